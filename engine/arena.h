@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Large payloads in shared memory. Each side allocates from its own arena alone; the other side maps what it is
+ * lent, privately, and says when it is done with it by one store to the block's header. So no lock joins the two,
+ * and whoever dies leaves nothing half-done that the other needs.
+ *
+ * A block is a whole number of pages:
+ *
+ *     struct tercio__block_head (64 bytes)   state: written by the owner before it lends, then by the borrower once
+ *     data
+ *
+ * Owner:     arena_put (LENT) ... reclaim (sees RETURNED, reuses) or free (whatever the state: the borrower is dead
+ *            or was never told).
+ * Borrower:  view_open (private mapping) ... view_close (RETURNED).
+ *
+ * A view that this process held while it forked is never returned: the child still reads the same pages, and reuse
+ * would show there. Its block stays lent until the pool's memory goes.
+ *
+ * Under threading there is no file: a block is heap memory, its offset is its address, and a view is the block
+ * itself.
+ */
+#ifndef TERCIO_ARENA_H
+#define TERCIO_ARENA_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "channel_layout.h"
+#include "tercio.h"
+
+enum { TERCIO__BLOCK_FREE, TERCIO__BLOCK_LENT, TERCIO__BLOCK_RETURNED, TERCIO__BLOCK_PINNED };
+
+typedef struct {
+    uint64_t magic;
+    _Atomic uint32_t state;
+    uint32_t generation;
+    uint64_t size;              /* of the data */
+    uint64_t reserved[5];
+} tercio__block_head;
+_Static_assert(sizeof(tercio__block_head) == 64, "data begins on a cache line");
+
+/* The file, counted: views outlive pools. Thread-safe. */
+typedef struct tercio__file tercio__file;
+tercio__file *tercio__file_new(int fd);          /* takes the descriptor over; fd < 0: heap (threading). NULL: no memory */
+tercio__file *tercio__file_ref(tercio__file *);
+void tercio__file_unref(tercio__file *);         /* the last one closes the descriptor */
+void tercio__file_retire(tercio__file *);        /* the pool is gone: views need not be returned any more, and the descriptor is closed now */
+int tercio__file_fd(const tercio__file *);
+
+/* The owner's side. Not thread-safe: under the pool's lock in the parent, the worker's one thread in a worker. */
+typedef struct tercio__arena tercio__arena;
+
+/* `file_end` is page.file_end; `published` (may be NULL) and `n_published` are where ranges are written down before
+ * they get memory, so that another process can free them after a death. Returns NULL: no memory. */
+tercio__arena *tercio__arena_new(tercio__file *, _Atomic uint64_t *file_end, tercio__range *published,
+                                 _Atomic uint32_t *n_published);
+void tercio__arena_delete(tercio__arena *);      /* unmaps; the memory itself goes with the file */
+
+/* Copies `size` bytes into a new block. state: TERCIO__BLOCK_LENT or _PINNED. Returns: 0; TERCIO_ENOMEM, _ESYSTEM. */
+int tercio__arena_put(tercio__arena *, const void *data, size_t size, uint32_t state, tercio_block *);
+/* The same with n pieces one behind the other. */
+int tercio__arena_putv(tercio__arena *, const tercio_bytes *pieces, size_t n, uint32_t state, tercio_block *);
+/* A block whose data the caller fills in place (memory is reserved). */
+int tercio__arena_alloc(tercio__arena *, size_t size, uint32_t state, tercio_block *, void **data);
+void tercio__arena_free(tercio__arena *, const tercio_block *);
+/* Looks at lent blocks, oldest first, and takes back those that were returned; amortised O(1) for each put. put calls it. */
+void tercio__arena_reclaim(tercio__arena *);
+uint64_t tercio__arena_in_use(const tercio__arena *);   /* bytes lent or pinned */
+uint64_t tercio__arena_held(const tercio__arena *);     /* bytes of memory, free ones included */
+
+/* The borrower's side; any thread. `limit`: nothing beyond this offset of the file is believed (0: no limit). */
+int tercio__view_open(tercio__file *, const tercio_block *, tercio_view *);
+void tercio__view_close(tercio_view *);
+/* Tells the owner that a block which was never opened is not needed. */
+void tercio__block_return(tercio__file *, const tercio_block *);
+
+/* Registers the fork handler of this process, once; counts forks. */
+void tercio__fork_watch(void);
+uint32_t tercio__fork_generation(void);          /* changes in a forked child */
+uint32_t tercio__fork_count(void);               /* changes in a parent that forked, too */
+
+#endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the engine asks of an operating system, in objects. One folder a system (linux/, later darwin/ and windows/),
+ * chosen by the build; nothing above this header knows which. Functions return 0 (or a value >= 0) or a negative
+ * TERCIO_E...; where they fail with TERCIO_ESYSTEM, errno says why.
+ */
+#ifndef TERCIO_PLAT_H
+#define TERCIO_PLAT_H
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Shared memory: a nameless file that travels by descriptor ------------------------------------------------- */
+
+enum { TERCIO__MAP_SHARED, TERCIO__MAP_PRIVATE };
+
+/* A new nameless file of no size: close-on-exec, never executable, sealed against shrinking. Returns: descriptor. */
+int tercio__shm_create(void);
+/* Gets real memory for [offset, offset + size), growing the file: later stores there can't fail. Never raises SIGXFSZ. */
+int tercio__shm_reserve(int fd, uint64_t offset, uint64_t size);
+/* Copies bytes to the file at offset, growing it; cheaper than a store for pages never touched. */
+int tercio__shm_write(int fd, uint64_t offset, const void *data, size_t size);
+/* Gives the memory of the range back; it reads as zeros afterwards. */
+void tercio__shm_punch(int fd, uint64_t offset, uint64_t size);
+/* Maps a page-aligned range. TERCIO__MAP_SHARED mappings are neither inherited by forked children nor dumped;
+ * TERCIO__MAP_PRIVATE ones are inherited. Returns: 0 and *address. */
+int tercio__shm_map(int fd, uint64_t offset, size_t size, int how, void **address);
+void tercio__shm_unmap(void *address, size_t size);
+size_t tercio__page_size(void);
+
+/* ---- Sleeping on a word of shared memory (event counts) -------------------------------------------------------- */
+
+/* Sleeps while *word == seen, at most until `deadline` (tercio__now; 0: for ever). May return early for no reason,
+ * and returns when a signal handler ran. */
+void tercio__word_wait(_Atomic uint32_t *word, uint32_t seen, uint64_t deadline);
+void tercio__word_wake(_Atomic uint32_t *word); /* all who sleep on it; async-signal-safe */
+
+/* ---- A bell that a descriptor can stand for -------------------------------------------------------------------- */
+
+int tercio__bell_create(void);         /* close-on-exec, non-blocking. Returns: descriptor */
+void tercio__bell_ring(int fd);        /* async-signal-safe; errno is kept */
+void tercio__bell_clear(int fd);
+/* Waits until one of the n descriptors (those below 0 are skipped) is readable, with `sigmask` (may be NULL)
+ * installed meanwhile, atomically. deadline as above. Returns: 1; 0 at the deadline; TERCIO_EINTERRUPTED. */
+int tercio__bells_wait(const int *fds, size_t n, uint64_t deadline, const sigset_t *sigmask);
+
+/* ---- Time ------------------------------------------------------------------------------------------------------ */
+
+uint64_t tercio__now(void);                  /* nanoseconds, monotonic */
+uint64_t tercio__deadline(double seconds);   /* now + seconds; below 0 or huge: 0, for ever */
+void tercio__yield(void);                    /* let another thread run on this CPU */
+
+/* ---- Processes ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int code;             /* exit code; -1: killed, or unknown */
+    int signal;           /* that killed it; 0: none, or unknown */
+    uint64_t peak_rss;    /* bytes; 0: unknown */
+} tercio__exit;
+
+/* A handle on a child of this process, which stays valid (readable at death) whoever reaps it. Returns: descriptor. */
+int tercio__process_handle(int pid);
+/* How a dead child ended; collects it. Never blocks. Returns: 0; TERCIO_EAGAIN while it lives. */
+int tercio__process_collect(int handle, int pid, tercio__exit *);
+/* Sends a signal through the handle, never to a stranger. Returns: 0; TERCIO_EINVAL when it is gone. */
+int tercio__process_signal(int handle, int signal);
+/* Kills the process group that the process leads. Only while it is not collected yet. */
+void tercio__process_kill_group(int pid);
+
+/* Makes this process end when `parent` does, also in the middle of C code. In a child, before anything else. */
+int tercio__die_with_parent(int parent);
+/* True when the process that is our parent now isn't `parent` any more. */
+bool tercio__parent_gone(int parent);
+
+/* Number of threads of this process; 0: unknown. */
+int tercio__count_threads(void);
+int tercio__pin_thread(const int *cpus, size_t n);
+unsigned tercio__cpus_usable(void);
+/* Path of this program's executable, which stays right though the file was replaced. Returns: 0. */
+int tercio__own_executable(char *path, size_t size);
+
+/* Runs argv as a new process of its own group (unless no_group) with just the n descriptors of `keep` open beside
+ * 0, 1, 2 (no other than close-on-exec ones are closed), default signal handlers and an empty signal mask.
+ * Costs the same whatever this process's size. Returns: pid and *handle; an error of exec is this call's. */
+int tercio__spawn(char *const *argv, const int *keep, size_t n, bool no_group, int *handle);
+
+/* A connected pair of message sockets, close-on-exec. */
+int tercio__pair(int fds[2]);
+/* Sends / receives one message of `size` bytes with at most 8 descriptors. Returns bytes (0: the peer is gone). */
+int tercio__send(int fd, const void *data, size_t size, const int *fds, size_t n_fds);
+int tercio__receive(int fd, void *data, size_t size, int *fds, size_t *n_fds, bool block);
+
+/* Waits on many descriptors: the supervisor's set. */
+int tercio__set_create(void);                                    /* descriptor */
+int tercio__set_add(int set, int fd, uint64_t token);
+void tercio__set_remove(int set, int fd);
+/* Returns: number of tokens; 0 at the deadline. */
+int tercio__set_wait(int set, uint64_t *tokens, int n, uint64_t deadline);
+
+#endif

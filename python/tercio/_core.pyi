@@ -1,0 +1,149 @@
+"""The extension: Python functions and objects put into the engine. Private; `tercio.WorkerPool` is the face.
+
+What is hot is here: encoding, feeding, taking results out, ordering, calling. What is read by people (parameter
+checks, texts, bars) is in Python around it. Nothing here checks more than it needs to stay safe.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, final
+
+METHODS: Final[tuple[str, ...]]
+ENGINE_VERSION: Final[int]
+
+def usable_cpu_count() -> int: ...
+
+@final
+class Call:
+    """A function and how it is called; sent to each worker once.
+
+    Under threading it is handed over as it is. Under fork a worker that was forked after `register` (Pool does it
+    for `first_call`) inherits it; else, and under spawn and forkserver, it is pickled once by
+    ``tercio._serialize.dump_call(call_tuple, serializer, method) -> list of bytes-like`` (parts[0] is the pickle, the
+    others its out-of-band buffers), where call_tuple is (func, worker_init, worker_exit), and loaded in the worker by
+    ``tercio._serialize.load_call(parts, serializer)``.
+    """
+    func: Any
+    worker_init: Any
+    worker_exit: Any
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        worker_init: Callable[..., Any] | None = None,
+        worker_exit: Callable[..., Any] | None = None,
+        *,
+        pass_worker_id: bool = False,
+        pass_shared_objects: bool = False,
+        use_worker_state: bool = False,
+        serializer: str = "pickle",      # "pickle", "dill", "cloudpickle"
+        unpack: bool = True,             # contract section 3: dict -> keywords, iterable -> positional
+    ) -> None: ...
+
+@final
+class Server:
+    """A forkserver process (tercio_server_open). Pools borrow it."""
+    def __init__(self, argv: Sequence[str]) -> None: ...
+    pid: int
+    def close(self) -> None: ...
+
+@final
+class Pool:
+    """A set of live workers, started by the constructor. Everything a worker gets besides calls is fixed here.
+
+    The worker side, for a process: `tercio._worker.enter(worker_id, n_workers, daemon, method, parent_pid, parts)` is called
+    once before anything else (`parts`: None when forked, else what `preparation` held, as memoryviews that may be kept)
+    and returns the shared objects (None under fork, where they are inherited); `tercio._worker.leave()` last of all.
+    Under threading neither is called.
+    """
+    def __init__(
+        self,
+        n_workers: int,
+        method: str,                                  # "fork", "spawn", "forkserver", "threading"
+        *,
+        first_call: Call | None = None,
+        shared_objects: object = None,                # fork (inherited) and threading (as it is)
+        preparation: Sequence[bytes] = (),            # spawn, forkserver: any bytes-like parts; large ones are mapped privately, not copied
+        argv: Sequence[str] = (),                     # spawn, forkserver: the worker's command
+        server: Server | None = None,
+        cpu_ids: Sequence[Sequence[int]] | None = None,
+        daemon: bool = True,
+        grace: float = 1.0,
+        init_timeout: float = 0.0,
+        exit_timeout: float = 0.0,
+    ) -> None: ...
+    n_workers: int
+    method: str
+    def map(
+        self,
+        call: Call,
+        items: Iterator[Any],
+        *,
+        chunk_size: float,                            # fractional sizes spread the remainder
+        ordered: bool,
+        in_turn: bool = False,
+        max_active: int = 0,                          # 0: adapts; else kept to the letter
+        limit: int = -1,                              # items taken from `items` at most; -1: all
+        adapt: bool = False,                          # chunk_size follows the measured task time
+        lifespan: int = 0,
+        task_timeout: float = 0.0,
+        retries: int = 0,                             # on_worker_death="retry"
+        return_errors: bool = False,                  # on_error="return"
+    ) -> MapRun: ...
+    def apply(
+        self,
+        call: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        *,
+        callback: Callable[[Any], Any] | None = None,
+        error_callback: Callable[[BaseException], Any] | None = None,
+        task_timeout: float = 0.0,
+        retries: int = 0,
+    ) -> AsyncResult: ...
+    def apply_wait(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+        """apply(...).get() without the object between."""
+    def wait_idle(self) -> None:
+        """Wait until all applied tasks are done and their callbacks have run."""
+    def finish(self) -> list[Any]:
+        """Wait for all work, run the exit functions, end the workers; return what the exit functions returned,
+        in the order in which workers ended. Raises what an exit function raised. The pool is dead afterwards."""
+    def terminate(self) -> None:
+        """End the workers, soft first, hard after the grace. Never raises. The pool is dead afterwards; AsyncResults
+        that are not ready raise RuntimeError('Pool was terminated'), maps that run raise it at their next result
+        once what had arrived is handed out."""
+    def alive(self) -> bool:
+        """Neither finished nor terminated, of this process, and no failure of the pool itself."""
+    def exit_results(self) -> list[Any]:
+        """What exit functions of workers that were replaced returned so far, and after finish() all."""
+    def pids(self) -> list[int]: ...
+    def stats(self) -> list[dict[str, Any]]:
+        """A dict a worker: worker, pid, state, tasks, restarts, start, init, wait, work, exit (seconds)."""
+
+@final
+class MapRun:
+    """The results of one map, as an iterator; `close` stops its work at once. Dropping it closes it."""
+    def __iter__(self) -> MapRun: ...
+    def __next__(self) -> Any: ...
+    def collect(self, progress: Callable[[int], Any] | None = None, interval: float = 0.1) -> list[Any]:
+        """All results in the order of the items (or as they came, when not ordered). `progress(done)` is called about every `interval` seconds while
+        there is news, and once at the end."""
+    def close(self) -> None: ...
+    done: int          # tasks finished so far (committed by the workers), chunks not waited for
+    taken: int         # items taken from the iterator
+    finished: bool
+
+@final
+class AsyncResult:
+    def ready(self) -> bool: ...
+    def successful(self) -> bool: ...
+    def wait(self, timeout: float | None = None) -> None: ...
+    def get(self, timeout: float | None = None) -> Any: ...
+    def cancel(self) -> bool: ...
+    def __await__(self) -> Any: ...
+
+def worker_main(argument: str) -> None:
+    """tercio_worker_main: does the work of a worker or server and ends the process."""
+
+def encode(obj: Any, serializer: str = "pickle") -> list[bytes]:
+    """One value as it travels: [head, buffers...]. For tests."""
+
+def decode(parts: Sequence[Any], serializer: str = "pickle") -> Any: ...

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Processes by handle: a pidfd names the process it was made for and no later one of the same number.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../plat.h"
+#include "tercio.h"
+
+/* The same on every architecture that the kernel floor leaves open; older headers lack them. */
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+enum { by_pidfd = 3 }; /* P_PIDFD of waitid */
+
+/* What the kernel (6.15 and later) remembers of a process that was reaped while a pidfd of it was open. */
+struct pidfd_facts {
+    uint64_t mask, cgroup;
+    uint32_t pid, tgid, ppid, ids[8];
+    int32_t exit_status;
+};
+_Static_assert(sizeof(struct pidfd_facts) == 64, "the kernel tells versions apart by size");
+#define PIDFD_FACTS _IOWR(0xFF, 11, struct pidfd_facts)
+#define PIDFD_FACTS_EXIT (UINT64_C(1) << 3)
+
+int tercio__process_handle(int pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return fd < 0 ? TERCIO_ESYSTEM : fd;
+}
+
+/* The raw call, because the C library's waitid has no place for rusage. */
+static int wait_for(int how, int id, siginfo_t *info, struct rusage *usage)
+{
+    int result;
+    do {
+        memset(info, 0, sizeof *info);
+        result = (int)syscall(SYS_waitid, how, id, info, WEXITED | WNOHANG, usage);
+    } while (result < 0 && errno == EINTR);
+    return result;
+}
+
+static bool is_dead(int handle, int pid)
+{
+    if (handle < 0)
+        return kill(pid, 0) < 0 && errno == ESRCH;
+    struct pollfd polled = {.fd = handle, .events = POLLIN};
+    return poll(&polled, 1, 0) > 0 && (polled.revents & (POLLIN | POLLHUP));
+}
+
+int tercio__process_collect(int handle, int pid, tercio__exit *exit)
+{
+    siginfo_t info;
+    struct rusage usage;
+    memset(&usage, 0, sizeof usage);
+    *exit = (tercio__exit){.code = -1};
+
+    int result = handle >= 0 ? wait_for(by_pidfd, handle, &info, &usage) : -1;
+    if (handle < 0 || (result < 0 && errno == EINVAL)) /* a kernel that has pidfds and can't wait for them */
+        result = wait_for(P_PID, pid, &info, &usage);
+    if (result == 0) {
+        if (info.si_pid == 0)
+            return TERCIO_EAGAIN;
+        if (info.si_code == CLD_EXITED)
+            exit->code = info.si_status;
+        else
+            exit->signal = info.si_status;
+        exit->peak_rss = (uint64_t)usage.ru_maxrss * 1024;
+        return 0;
+    }
+    if (errno != ECHILD)
+        return TERCIO_ESYSTEM;
+
+    /* Somebody else collected it (or the application ignores SIGCHLD, and the kernel did), or it is another's child. */
+    if (!is_dead(handle, pid))
+        return TERCIO_EAGAIN;
+    struct pidfd_facts facts = {.mask = PIDFD_FACTS_EXIT};
+    if (handle >= 0 && ioctl(handle, PIDFD_FACTS, &facts) == 0 && (facts.mask & PIDFD_FACTS_EXIT)) {
+        if (WIFEXITED(facts.exit_status))
+            exit->code = WEXITSTATUS(facts.exit_status);
+        else if (WIFSIGNALED(facts.exit_status))
+            exit->signal = WTERMSIG(facts.exit_status);
+    }
+    return 0;
+}
+
+int tercio__process_signal(int handle, int signal)
+{
+    if (syscall(SYS_pidfd_send_signal, handle, signal, NULL, 0) == 0)
+        return 0;
+    return errno == ESRCH ? TERCIO_EINVAL : TERCIO_ESYSTEM;
+}
+
+void tercio__process_kill_group(int pid)
+{
+    int kept = errno;
+    /* One that never became a leader has no group of its own, and must not take ours along. */
+    if (pid > 1 && getpgid(pid) == pid && pid != getpgrp())
+        (void)kill(-pid, SIGKILL);
+    errno = kept;
+}
+
+/* ---- The parent's death ---------------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t watched_parent;
+
+bool tercio__parent_gone(int parent)
+{
+    /* 0 is a parent outside of our pid namespace: nothing can be said of it. */
+    return parent != 0 && getppid() != parent;
+}
+
+static int parent_signal(void)
+{
+    return SIGRTMAX - 1;
+}
+
+/* The kernel sends this when the thread that forked us ends, be it alone or with its whole process. */
+static void on_parent_signal(int signal)
+{
+    int kept = errno;
+    if (tercio__parent_gone((int)watched_parent))
+        _exit(1);
+    (void)prctl(PR_SET_PDEATHSIG, (unsigned long)signal, 0, 0, 0);
+    errno = kept;
+}
+
+/* Its limit: a task that blocks all signals in every thread, or takes this one's handler, lives until it lets go of
+ * them. A worker looks at tercio__parent_gone whenever it waits, so that only a task that never comes back is left. */
+int tercio__die_with_parent(int parent)
+{
+    watched_parent = (sig_atomic_t)parent;
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_parent_signal;
+    action.sa_flags = SA_RESTART | SA_ONSTACK;
+    sigfillset(&action.sa_mask);
+    if (sigaction(parent_signal(), &action, NULL))
+        return TERCIO_ESYSTEM;
+    if (prctl(PR_SET_PDEATHSIG, (unsigned long)parent_signal(), 0, 0, 0))
+        return TERCIO_ESYSTEM;
+    sigset_t only;
+    sigemptyset(&only);
+    sigaddset(&only, parent_signal());
+    int error = pthread_sigmask(SIG_UNBLOCK, &only, NULL);
+    if (error) {
+        errno = error;
+        return TERCIO_ESYSTEM;
+    }
+    if (tercio__parent_gone(parent)) /* it died before the kernel knew that we care */
+        _exit(1);
+    return 0;
+}
+
+/* ---- This process ---------------------------------------------------------------------------------------------- */
+
+int tercio__count_threads(void)
+{
+    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    char text[1024];
+    ssize_t n;
+    do
+        n = read(fd, text, sizeof text - 1);
+    while (n < 0 && errno == EINTR);
+    close(fd);
+    if (n <= 0)
+        return 0;
+    text[n] = 0;
+    /* The second field is the program's name in parentheses, and may hold anything, parentheses too. */
+    char *at = strrchr(text, ')');
+    for (int field = 2; at && field < 20; field++)
+        at = strchr(at + 1, ' ');
+    long threads = at ? strtol(at, NULL, 10) : 0;
+    return threads > 0 && threads <= INT32_MAX ? (int)threads : 0;
+}
+
+int tercio__own_executable(char *path, size_t size)
+{
+    /* The link itself and not what it says: it leads to the file that runs, also when another has its name by now. */
+    static const char link[] = "/proc/self/exe";
+    if (size < sizeof link)
+        return TERCIO_EINVAL;
+    if (access(link, X_OK))
+        return TERCIO_ESYSTEM;
+    memcpy(path, link, sizeof link);
+    return 0;
+}

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+#
+#   make run      the example: the standard library measured under each start method
+#   make test     C tests, then Python tests and every code block of the documentation
+#   make build    the package, into .venv
+#   make bench    how fast it is, beside others
+#   make check    formats, linters, types, sanitizers, models
+#   make docs     the documentation's code blocks alone
+#   make clean
+#
+# Each works on a fresh machine. PYTHON=python3.12 VENV=.venv312 builds for another interpreter.
+
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build
+
+export PYTHON VENV
+# So that build backends and tests find the pinned tools first, whatever else is installed.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export TERCIO_BUILD := $(abspath $(BUILD)/c)
+
+MESON = $(VENV)/bin/meson
+PACKAGE = $(VENV)/.tercio-installed
+
+C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' 2>/dev/null || find . -name '*.[ch]' -not -path './build/*')
+SOURCES = $(shell find engine include python -type f ! -name '*.py[co]') meson.build meson.options pyproject.toml
+# Hangs are ended by pytest-timeout; this is for one that keeps the interpreter itself.
+BOUND = timeout --signal=ABRT --kill-after=20 2400
+
+.PHONY: run test test-c test-python build bench check docs clean setup
+.DEFAULT_GOAL := build
+
+setup:
+	@tools/setup.sh build
+
+# make compares times; a file that went away is seen in the list.
+$(VENV)/.tercio-sources: FORCE | setup
+	@printf '%s\n' $(sort $(SOURCES)) | cmp -s - $@ || printf '%s\n' $(sort $(SOURCES)) > $@
+FORCE:
+
+$(PACKAGE): $(SOURCES) $(VENV)/.tercio-sources | setup
+	@mkdir -p $(BUILD)
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
+	    --force-reinstall -Cbuild-dir=$(BUILD)/py-$(subst .,,$(notdir $(VENV))) -Csetup-args=-Dwerror=true .
+	@touch $@
+
+build: $(PACKAGE)
+
+run: build
+	@$(VENV)/bin/python examples/python/stdlib_report.py
+
+test:
+	@tools/setup.sh build test
+	@$(MAKE) --no-print-directory test-c
+	@$(MAKE) --no-print-directory test-python
+
+# A directory that meson knows is brought up to date; any other is set up.
+define configure
+	@if [ -e $(BUILD)/$(1)/build.ninja ]; then $(MESON) setup --reconfigure $(BUILD)/$(1) $(2) >$(BUILD)/$(1).log 2>&1 \
+	    || { cat $(BUILD)/$(1).log; exit 1; }; \
+	else mkdir -p $(BUILD); rm -rf $(BUILD)/$(1); $(MESON) setup $(BUILD)/$(1) -Dpython=disabled -Dwerror=true $(2) \
+	    >$(BUILD)/$(1).log 2>&1 || { cat $(BUILD)/$(1).log; exit 1; }; fi
+	@$(VENV)/bin/ninja -C $(BUILD)/$(1) --quiet
+endef
+
+test-c:
+	$(call configure,c)
+	@$(MESON) test -C $(BUILD)/c --no-rebuild --print-errorlogs
+
+test-python: build
+	@$(BOUND) $(VENV)/bin/python -m pytest -q
+
+docs:
+	@tools/setup.sh build test
+	$(call configure,c)
+	@$(MAKE) --no-print-directory build
+	@$(BOUND) $(VENV)/bin/python -m pytest -q tests/python/test_documentation.py
+
+bench:
+	@tools/setup.sh build bench
+	@$(MAKE) --no-print-directory build
+	@if [ -e bench/run.py ]; then $(VENV)/bin/python bench/run.py; else echo 'bench/run.py is not there yet'; fi
+
+check:
+	@tools/setup.sh build test check
+	@echo '== format'
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	@$(VENV)/bin/ruff format --check --quiet .
+	@echo '== ruff'
+	@$(VENV)/bin/ruff check --quiet .
+	@echo '== mypy'
+	@$(VENV)/bin/mypy --no-error-summary python/tercio
+	@echo '== clang-tidy, cppcheck'
+	$(call configure,c)
+	@tools/analyse.sh $(BUILD)/c
+	@echo '== address and undefined behaviour'
+	$(call configure,asan,-Db_sanitize=address$(comma)undefined)
+	@tools/c_tests.sh $(BUILD)/asan
+	@echo '== threads'
+	$(call configure,tsan,-Db_sanitize=thread)
+	@tools/c_tests.sh $(BUILD)/tsan
+	@if [ -e models/check.sh ]; then echo '== models'; models/check.sh; fi
+	@echo 'check: all is well'
+
+clean:
+	rm -rf $(BUILD) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f $(PACKAGE) $(VENV)/.tercio-sources
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+comma := ,

@@ -1,0 +1,96 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Makes a machine ready: system packages (Debian and its kin, as root, only what is missing) and a virtual
+# environment with pinned tools. Quick when there is nothing to do.
+#
+#   tools/setup.sh GROUP...        groups: build test check bench
+#
+# PYTHON  the interpreter to build for   (python3)
+# VENV    where the environment goes     (.venv)
+set -eu
+
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+venv=${VENV:-.venv}
+groups=${*:-build test}
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+command_package() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+
+missing=
+command_package "$python" python3
+for group in $groups; do
+    case $group in
+    build)
+        command_package gcc gcc
+        command_package pkg-config pkg-config
+        echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || missing="$missing libc6-dev"
+        if command -v "$python" >/dev/null 2>&1; then
+            "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+            "$python" -c '
+import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || missing="$missing python3-dev"
+        else
+            missing="$missing python3-venv python3-dev"
+        fi
+        ;;
+    test)
+        command_package g++ g++
+        pkg-config --exists cmocka 2>/dev/null || missing="$missing libcmocka-dev"
+        ;;
+    check)
+        command_package clang clang
+        command_package clang-tidy clang-tidy
+        command_package cppcheck cppcheck
+        command_package valgrind valgrind
+        command_package spin spin
+        ;;
+    bench) ;;
+    *)
+        say "no group '$group' (build, test, check, bench)"
+        exit 2
+        ;;
+    esac
+done
+
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing$missing"
+        export DEBIAN_FRONTEND=noninteractive
+        # shellcheck disable=SC2086  # a list of names
+        apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
+            apt-get update -qq
+            apt-get install -y -qq --no-install-recommends $missing >/dev/null
+        }
+    else
+        say "please install (names as in Debian):$missing"
+        exit 1
+    fi
+fi
+
+# The stamp names what the environment was made from; another content makes it anew or adds to it.
+key() { cat "$@" | cksum | tr ' ' -; }
+
+base=$("$python" -c 'import sys, sysconfig; print(sys.version, sysconfig.get_config_var("prefix"))' | cksum | tr ' ' -)
+if [ ! -e "$venv/.made-for-$base" ]; then
+    say "making $venv with $("$python" --version)"
+    rm -rf "$venv"
+    "$python" -m venv "$venv" || {
+        say "$python can't make a virtual environment (on Debian: apt-get install python3-venv)"
+        exit 1
+    }
+    touch "$venv/.made-for-$base"
+fi
+
+for group in $groups; do
+    wanted=tools/requirements-$group.txt
+    stamp=$venv/.have-$group-$(key "$wanted" tools/constraints.txt)
+    if [ ! -e "$stamp" ]; then
+        say "installing $wanted into $venv"
+        "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$wanted" -c tools/constraints.txt
+        rm -f "$venv/.have-$group-"*
+        touch "$stamp"
+    fi
+done

@@ -65,16 +65,30 @@ int tercio__arena_putv(tercio__arena *, const tercio_bytes *pieces, size_t n, ui
 /* A block whose data the caller fills in place (memory is reserved). */
 int tercio__arena_alloc(tercio__arena *, size_t size, uint32_t state, tercio_block *, void **data);
 void tercio__arena_free(tercio__arena *, const tercio_block *);
-/* Looks at lent blocks, oldest first, and takes back those that were returned; amortised O(1) for each put. put calls it. */
+/* A lent block that may be needed again although its borrower returned it: a message that is sent once more when its
+ * worker dies. `hold` keeps it from being taken back; `lend_again` makes it lent for the next borrower (the one before
+ * is gone); `let_go` leaves it to reclaim, whether it was returned already or not. `free` needs no let_go. */
+void tercio__arena_hold(tercio__arena *, const tercio_block *);
+void tercio__arena_lend_again(tercio__arena *, const tercio_block *);
+void tercio__arena_let_go(tercio__arena *, const tercio_block *);
+/* Looks at a few lent blocks, oldest first, and takes back those that were returned; put calls it, and looks at all
+ * of them before it asks for a new segment. */
 void tercio__arena_reclaim(tercio__arena *);
 uint64_t tercio__arena_in_use(const tercio__arena *);   /* bytes lent or pinned */
 uint64_t tercio__arena_held(const tercio__arena *);     /* bytes of memory, free ones included */
 
-/* The borrower's side; any thread. `limit`: nothing beyond this offset of the file is believed (0: no limit). */
+/* The borrower's side; any thread. What the block's descriptor says is checked against the file and the block's
+ * head, and the block must still be lent or pinned. Views of pinned blocks are never returned, so there may be
+ * several. Returns: 0; TERCIO_EPROTOCOL, _ENOMEM, _ESYSTEM, _ECLOSED (the file was retired). */
 int tercio__view_open(tercio__file *, const tercio_block *, tercio_view *);
 void tercio__view_close(tercio_view *);
 /* Tells the owner that a block which was never opened is not needed. */
 void tercio__block_return(tercio__file *, const tercio_block *);
+
+/* The owner of these ranges is dead: gives their memory back, but for the blocks in `kept` (told to this process and
+ * not opened yet) and those of views that are open, which follow when they are returned or closed.
+ * Caller: the process that made the file; the owner must be gone. Returns: 0; TERCIO_ENOMEM: nothing was done. */
+int tercio__file_discard(tercio__file *, const tercio__range *, size_t n, const tercio_block *kept, size_t n_kept);
 
 /* Registers the fork handler of this process, once; counts forks. */
 void tercio__fork_watch(void);

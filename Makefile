@@ -5,6 +5,7 @@
 #   make build    the package, into .venv
 #   make bench    how fast it is, beside others
 #   make check    formats, linters, types, sanitizers, models
+#   make format   the same formats, applied
 #   make docs     the documentation's code blocks alone
 #   make clean
 #
@@ -27,7 +28,7 @@ SOURCES = $(shell find engine include python -type f ! -name '*.py[co]') meson.b
 # Hangs are ended by pytest-timeout; this is for one that keeps the interpreter itself.
 BOUND = timeout --signal=ABRT --kill-after=20 2400
 
-.PHONY: run test test-c test-python build bench check docs clean setup
+.PHONY: run test test-c test-python build bench check format docs clean setup
 .DEFAULT_GOAL := build
 
 setup:
@@ -101,6 +102,12 @@ check:
 	@tools/c_tests.sh $(BUILD)/tsan
 	@if [ -e models/check.sh ]; then echo '== models'; models/check.sh; fi
 	@echo 'check: all is well'
+
+format:
+	@tools/setup.sh build check
+	@$(VENV)/bin/clang-format -i $(C_FILES)
+	@$(VENV)/bin/ruff format --quiet .
+	@$(VENV)/bin/ruff check --quiet --fix .
 
 clean:
 	rm -rf $(BUILD) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

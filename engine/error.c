@@ -9,8 +9,8 @@ const char *tercio_error_name(int error)
     switch (error) {
     case 0:
         return "TERCIO_OK";
-#define X(number, name, text)                                                                                          \
-    case number:                                                                                                       \
+#define X(number, name, text) \
+    case number:              \
         return #name;
         TERCIO_ERRORS(X)
 #undef X
@@ -24,8 +24,8 @@ const char *tercio_error_text(int error)
     switch (error) {
     case 0:
         return "success";
-#define X(number, name, text)                                                                                          \
-    case number:                                                                                                       \
+#define X(number, name, text) \
+    case number:              \
         return text;
         TERCIO_ERRORS(X)
 #undef X
@@ -34,4 +34,7 @@ const char *tercio_error_text(int error)
     }
 }
 
-int tercio_version(void) { return TERCIO_VERSION; }
+int tercio_version(void)
+{
+    return TERCIO_VERSION;
+}

@@ -30,6 +30,17 @@ int tercio__map_options_read(tercio_map_options *to, const tercio_map_options *f
 /* Any other struct; `least` is the smallest size that ever was. */
 int tercio__struct_read(void *to, size_t to_size, const void *from, size_t least);
 
+/* Results go the other way: the caller's `size` says how much of them it knows. All of tercio_result up to `internal`
+ * was there from the first version on, and release needs it. Returns: 0 or TERCIO_EINVAL. */
+static inline int tercio__result_check(const tercio_result *result)
+{
+    return result->size >= offsetof(tercio_result, internal) + sizeof result->internal && result->size <= 4096
+               ? 0
+               : TERCIO_EINVAL;
+}
+/* Copies what the caller knows of; its size stays. */
+void tercio__result_write(tercio_result *to, const tercio_result *from);
+
 /* ---- Tables (table.c) -------------------------------------------------------------------------------------------- */
 
 extern const tercio_host tercio__table_host;    /* host_user is the const tercio_table * */

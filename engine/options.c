@@ -38,3 +38,10 @@ int tercio__map_options_read(tercio_map_options *to, const tercio_map_options *f
     to->size = sizeof *to;
     return 0;
 }
+
+void tercio__result_write(tercio_result *to, const tercio_result *from)
+{
+    size_t size = to->size;
+    memcpy(to, from, size < sizeof *from ? size : sizeof *from);
+    to->size = size;
+}

@@ -19,7 +19,7 @@ typedef struct {
     void *state;
     unsigned char *reply;
     size_t reply_size, reply_room;
-    bool wants_reply;   /* the task that runs answers through tercio_reply */
+    bool wants_reply; /* the task that runs answers through tercio_reply */
     char message[sizeof(((tercio_result *)0)->message)];
 } worker;
 
@@ -134,7 +134,7 @@ static void forget_answer(worker *self, bool wants_reply)
 }
 
 /* Only our own words are left from here on, so that a failure to leave them isn't answered by a longer one. */
-static void leave_failure(tercio_call *call, int code, const char *text)
+static void leave_failure(tercio_call *call, int status, int code, const char *text)
 {
     int32_t number = code;
     char bytes[sizeof number + sizeof(((tercio_result *)0)->message)];
@@ -142,7 +142,7 @@ static void leave_failure(tercio_call *call, int code, const char *text)
     memcpy(bytes, &number, sizeof number);
     memcpy(bytes + sizeof number, text, n);
     tercio_bytes part = {bytes, sizeof number + n};
-    (void)tercio_leave(call, TERCIO_EFAILED, &part, 1);
+    (void)tercio_leave(call, status, &part, 1);
 }
 
 static int enter(void *user, tercio_call *call, tercio_bytes prepare)
@@ -151,7 +151,7 @@ static int enter(void *user, tercio_call *call, tercio_bytes prepare)
     (void)prepare;
 
     if (tercio__table_check(table) != 0 || tercio__table_hash(table) != tercio__call_table_hash(call)) {
-        leave_failure(call, TERCIO_ETABLE, tercio_error_text(TERCIO_ETABLE));
+        leave_failure(call, TERCIO_ETABLE, TERCIO_ETABLE, tercio_error_text(TERCIO_ETABLE));
         return TERCIO_ETABLE;
     }
     worker *self = calloc(1, sizeof *self);
@@ -179,26 +179,30 @@ static int open_context(void *user, tercio_call *call, const tercio_chunk *chunk
     tercio__face_context sent;
     context *opened;
     const tercio_task *task;
-    (void)call;
+    int error = TERCIO_EPROTOCOL;
 
     if (chunk->message.size != sizeof sent)
-        return TERCIO_EPROTOCOL;
+        goto fail;
     memcpy(&sent, chunk->message.data, sizeof sent);
     task = tercio__table_task(table, sent.task);
     if (sent.magic != TERCIO__FACE_MAGIC || task == NULL || sent.layout > TERCIO__FACE_FRAMED)
-        return TERCIO_EPROTOCOL;
+        goto fail;
+    error = TERCIO_ENOMEM;
     opened = calloc(1, sizeof *opened);
     if (opened == NULL)
-        return TERCIO_ENOMEM;
+        goto fail;
     opened->task = task;
     opened->layout = sent.layout;
     opened->in_size = (size_t)sent.in_size;
     if (task->out_size && (opened->out = malloc(task->out_size)) == NULL) {
         free(opened);
-        return TERCIO_ENOMEM;
+        goto fail;
     }
     *state = opened;
     return 0;
+fail:
+    (void)tercio_leave(call, error, NULL, 0);
+    return error;
 }
 
 static void close_context(void *user, tercio_call *call, void *state)
@@ -223,7 +227,7 @@ static int init(void *user, tercio_call *call, void *opened)
     int code = table->init(call, &self->state);
     if (code == 0)
         return 0;
-    leave_failure(call, code, self->message[0] ? self->message : "init failed");
+    leave_failure(call, TERCIO_EFAILED, code, self->message[0] ? self->message : "init failed");
     return TERCIO_EFAILED;
 }
 
@@ -239,12 +243,12 @@ static void leave_exit(void *user, tercio_call *call, void *opened)
     int code = table->exit(call, self->state);
     self->state = NULL;
     if (code) {
-        leave_failure(call, code, self->message);
+        leave_failure(call, TERCIO_EFAILED, code, self->message[0] ? self->message : "exit failed");
         return;
     }
     tercio_bytes part = {self->reply, self->reply_size};
     if (tercio_leave(call, 0, &part, 1) != 0)
-        leave_failure(call, 0, "no memory for what exit replied");
+        leave_failure(call, TERCIO_EFAILED, 0, "no memory for what exit replied");
 }
 
 static int commit_failure(tercio_call *call, int code, const char *text)

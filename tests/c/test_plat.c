@@ -1,0 +1,687 @@
+/* SPDX-License-Identifier: MIT */
+#include "child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "plat/plat.h"
+#include "tercio.h"
+
+enum { patience = 30 }; /* seconds; only ever a bound against a hang */
+
+static bool is_cloexec(int fd)
+{
+    return (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
+}
+
+static bool is_mapped(void *address)
+{
+    return msync(address, tercio__page_size(), MS_ASYNC) == 0;
+}
+
+/* ---- Shared memory --------------------------------------------------------------------------------------------- */
+
+static void test_shm_is_nameless_and_sealed(void **state)
+{
+    (void)state;
+    struct stat about;
+    int fd = tercio__shm_create();
+    assert_true(fd >= 0);
+    assert_true(is_cloexec(fd));
+    assert_int_equal(fstat(fd, &about), 0);
+    assert_int_equal(about.st_mode & 0111, 0);
+    assert_int_equal(tercio__shm_reserve(fd, 0, 1 << 20), 0);
+    assert_int_equal(ftruncate(fd, 0), -1);
+    assert_int_equal(errno, EPERM);
+    close(fd);
+}
+
+static void test_shm_maps(void **state)
+{
+    (void)state;
+    size_t page = tercio__page_size();
+    void *shared, *other, *own;
+    int fd = tercio__shm_create();
+    assert_int_equal(tercio__shm_reserve(fd, page, 2 * page), 0);
+    assert_int_equal(tercio__shm_map(fd, page, page, TERCIO__MAP_SHARED, &shared), 0);
+    assert_int_equal(tercio__shm_map(fd, page, page, TERCIO__MAP_SHARED, &other), 0);
+    assert_int_equal(tercio__shm_map(fd, page, page, TERCIO__MAP_PRIVATE, &own), 0);
+    strcpy(shared, "all");
+    assert_string_equal(other, "all");
+    assert_string_equal(own, "all");
+    strcpy(own, "mine");
+    assert_string_equal(shared, "all");
+
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(is_mapped(shared) ? 1 : is_mapped(own) && strcmp(own, "mine") == 0 ? 0 : 2);
+    assert_int_equal(wait_status(pid), 0);
+
+    assert_int_equal(tercio__shm_map(fd, 1, page, TERCIO__MAP_SHARED, &other), TERCIO_EINVAL);
+    assert_int_equal(tercio__shm_map(fd, 0, 0, TERCIO__MAP_SHARED, &other), TERCIO_EINVAL);
+    assert_int_equal(tercio__shm_map(fd, UINT64_MAX / page * page, page, TERCIO__MAP_SHARED, &other), TERCIO_EINVAL);
+    tercio__shm_unmap(shared, page);
+    assert_false(is_mapped(shared));
+    close(fd);
+}
+
+static void test_shm_write_and_punch(void **state)
+{
+    (void)state;
+    size_t page = tercio__page_size(), size = 3 * page;
+    char *data = malloc(size), *back = malloc(size);
+    for (size_t i = 0; i < size; i++)
+        data[i] = (char)(i * 7);
+    int fd = tercio__shm_create();
+    assert_int_equal(tercio__shm_write(fd, 5 * page + 3, data, size), 0);
+    assert_int_equal(pread(fd, back, size, (off_t)(5 * page + 3)), size);
+    assert_memory_equal(data, back, size);
+    tercio__shm_punch(fd, 6 * page, page);
+    assert_int_equal(pread(fd, back, page, (off_t)(6 * page)), page);
+    for (size_t i = 0; i < page; i++)
+        assert_int_equal(back[i], 0);
+    struct stat about;
+    assert_int_equal(fstat(fd, &about), 0);
+    assert_int_equal(about.st_blocks * 512, 3 * page);
+    assert_int_equal(tercio__shm_write(-1, 0, data, 1), TERCIO_ESYSTEM);
+    assert_int_equal(tercio__shm_write(fd, UINT64_MAX - 1, data, 4), TERCIO_ESYSTEM);
+    free(data);
+    free(back);
+    close(fd);
+}
+
+static void beyond_the_file_limit(void)
+{
+    static char data[8192];
+    struct rlimit limit = {1 << 20, 1 << 20};
+    int fd = tercio__shm_create();
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    signal(SIGXFSZ, SIG_DFL);
+    CHECK(tercio__shm_reserve(fd, 0, 1 << 20) == 0);
+    errno = 0;
+    CHECK(tercio__shm_reserve(fd, 0, (1 << 20) + 1) == TERCIO_ESYSTEM && errno == EFBIG);
+    errno = 0;
+    CHECK(tercio__shm_write(fd, (1 << 20) - 4096, data, sizeof data) == TERCIO_ESYSTEM && errno == EFBIG);
+    CHECK(tercio__shm_write(fd, (1 << 20) - 4096, data, 4096) == 0);
+}
+
+static void test_shm_file_limit(void **state)
+{
+    (void)state;
+    in_child(beyond_the_file_limit);
+}
+
+/* ---- Sleeping -------------------------------------------------------------------------------------------------- */
+
+enum { turns = 2000 };
+
+static void wait_turn(_Atomic uint32_t *word, uint32_t turn)
+{
+    uint32_t seen;
+    while ((seen = atomic_load(word)) != turn)
+        tercio__word_wait(word, seen, 0);
+}
+
+static void test_word_between_processes(void **state)
+{
+    (void)state;
+    void *memory;
+    int fd = tercio__shm_create();
+    assert_int_equal(tercio__shm_reserve(fd, 0, 4096), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        alarm(60);
+    if (tercio__shm_map(fd, 0, tercio__page_size(), TERCIO__MAP_SHARED, &memory))
+        abort();
+    _Atomic uint32_t *word = memory;
+    for (uint32_t i = 0; i < turns; i++) {
+        wait_turn(word, 2 * i + (pid == 0));
+        atomic_fetch_add(word, 1);
+        tercio__word_wake(word);
+    }
+    if (pid == 0)
+        _exit(0);
+    assert_int_equal(wait_status(pid), 0);
+    assert_int_equal(atomic_load(word), 2 * turns);
+
+    tercio__word_wait(word, 7, 0); /* another value: doesn't sleep at all */
+    uint64_t deadline = tercio__deadline(0.01);
+    tercio__word_wait(word, 2 * turns, deadline);
+    tercio__shm_unmap(memory, tercio__page_size());
+    close(fd);
+}
+
+static volatile sig_atomic_t handled;
+
+static void count_signal(int signal)
+{
+    (void)signal;
+    handled++;
+}
+
+static void test_bell(void **state)
+{
+    (void)state;
+    int bells[3] = {-1, tercio__bell_create(), tercio__bell_create()};
+    assert_true(bells[1] >= 0 && is_cloexec(bells[1]));
+    assert_int_equal(tercio__bells_wait(bells, 3, tercio__now(), NULL), 0);
+    errno = 77;
+    tercio__bell_ring(bells[2]);
+    tercio__bell_ring(bells[2]);
+    assert_int_equal(errno, 77);
+    assert_int_equal(tercio__bells_wait(bells, 3, 0, NULL), 1);
+    tercio__bell_clear(bells[2]);
+    tercio__bell_clear(bells[2]); /* never blocks */
+    assert_int_equal(tercio__bells_wait(bells, 3, tercio__deadline(0.005), NULL), 0);
+
+    uint64_t almost = UINT64_MAX - 1;
+    assert_int_equal(write(bells[1], &almost, sizeof almost), sizeof almost);
+    tercio__bell_ring(bells[1]); /* nor does this, when it is full */
+    assert_int_equal(tercio__bells_wait(bells, 2, 0, NULL), 1);
+    tercio__bell_clear(bells[1]);
+
+    /* A signal that came before the wait isn't slept through. */
+    struct sigaction action = {.sa_handler = count_signal}, before;
+    sigset_t blocked, old;
+    sigaction(SIGUSR1, &action, &before);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &blocked, &old);
+    handled = 0;
+    raise(SIGUSR1);
+    assert_int_equal(tercio__bells_wait(bells, 3, tercio__deadline(patience), &old), TERCIO_EINTERRUPTED);
+    assert_int_equal(handled, 1);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    sigaction(SIGUSR1, &before, NULL);
+
+    close(bells[1]);
+    assert_int_equal(tercio__bells_wait(bells, 2, 0, NULL), TERCIO_ESYSTEM);
+    close(bells[2]);
+}
+
+static void test_clock(void **state)
+{
+    (void)state;
+    uint64_t now = tercio__now();
+    assert_true(tercio__now() >= now);
+    assert_true(tercio__deadline(2) >= now + 2000000000u);
+    assert_int_equal(tercio__deadline(-1), 0);
+    assert_int_equal(tercio__deadline(1e300), 0);
+    assert_int_equal(tercio__deadline(0.0 / (double)(now == 0)), 0);
+    assert_true(tercio__deadline(0) >= now);
+    tercio__yield();
+}
+
+static void test_set(void **state)
+{
+    (void)state;
+    uint64_t tokens[4];
+    int set = tercio__set_create(), a = tercio__bell_create(), b = tercio__bell_create();
+    assert_true(set >= 0 && is_cloexec(set));
+    assert_int_equal(tercio__set_add(set, a, 11), 0);
+    assert_int_equal(tercio__set_add(set, b, UINT64_MAX), 0);
+    assert_int_equal(tercio__set_add(set, b, 1), TERCIO_ESYSTEM);
+    assert_int_equal(tercio__set_wait(set, tokens, 4, tercio__deadline(0.003)), 0);
+    tercio__bell_ring(b);
+    assert_int_equal(tercio__set_wait(set, tokens, 4, 0), 1);
+    assert_true(tokens[0] == UINT64_MAX);
+    tercio__bell_ring(a);
+    assert_int_equal(tercio__set_wait(set, tokens, 4, tercio__deadline(1e7)), 2); /* too far for an int of ms */
+    tercio__set_remove(set, b);
+    assert_int_equal(tercio__set_wait(set, tokens, 1, 0), 1);
+    assert_int_equal(tokens[0], 11);
+    close(set);
+    close(a);
+    close(b);
+}
+
+/* ---- Sockets --------------------------------------------------------------------------------------------------- */
+
+static int lowest_free_fd(void)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    close(fd);
+    return fd;
+}
+
+static void test_sockets(void **state)
+{
+    (void)state;
+    int pair[2], pipes[2], got[8];
+    char text[16];
+    size_t n = 8;
+    assert_int_equal(tercio__pair(pair), 0);
+    assert_true(is_cloexec(pair[0]) && is_cloexec(pair[1]));
+    assert_int_equal(tercio__receive(pair[1], text, sizeof text, got, &n, false), TERCIO_EAGAIN);
+    assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+
+    assert_int_equal(tercio__send(pair[0], "abc", 3, pipes, 2), 3);
+    assert_int_equal(tercio__send(pair[0], "defg", 4, NULL, 0), 4);
+    n = 8;
+    assert_int_equal(tercio__receive(pair[1], text, sizeof text, got, &n, true), 3);
+    assert_int_equal(n, 2);
+    assert_true(is_cloexec(got[0]) && is_cloexec(got[1]));
+    assert_int_equal(write(got[1], "x", 1), 1);
+    assert_int_equal(read(pipes[0], text, 1), 1);
+    close(got[0]);
+    close(got[1]);
+    n = 8;
+    assert_int_equal(tercio__receive(pair[1], text, sizeof text, got, &n, true), 4);
+    assert_int_equal(n, 0);
+
+    /* What is refused leaves no descriptor behind. */
+    int free_fd = lowest_free_fd();
+    assert_int_equal(tercio__send(pair[0], "0123456789", 10, pipes, 2), 10);
+    n = 8;
+    assert_int_equal(tercio__receive(pair[1], text, 4, got, &n, true), TERCIO_EPROTOCOL);
+    assert_int_equal(tercio__send(pair[0], "0", 1, pipes, 2), 1);
+    n = 1;
+    assert_int_equal(tercio__receive(pair[1], text, 4, got, &n, true), TERCIO_EPROTOCOL);
+    assert_int_equal(n, 0);
+    assert_int_equal(tercio__send(pair[0], "0", 1, pipes, 2), 1);
+    assert_int_equal(tercio__receive(pair[1], text, 4, NULL, NULL, true), TERCIO_EPROTOCOL);
+    assert_int_equal(lowest_free_fd(), free_fd);
+
+    assert_int_equal(tercio__send(pair[0], "", 0, NULL, 0), TERCIO_EINVAL);
+    assert_int_equal(tercio__send(pair[0], "0", 1, pipes, 9), TERCIO_EINVAL);
+    size_t huge = 64 << 20;
+    char *much = calloc(1, huge);
+    assert_int_equal(tercio__send(pair[0], much, huge, NULL, 0), TERCIO_ETOOBIG);
+    free(much);
+    close(pair[0]);
+    assert_int_equal(tercio__receive(pair[1], text, sizeof text, got, &n, true), 0);
+    assert_int_equal(tercio__send(pair[1], "0", 1, NULL, 0), 0);
+    close(pair[1]);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+/* ---- Processes ------------------------------------------------------------------------------------------------- */
+
+static tercio__exit end_of(int handle, int pid)
+{
+    tercio__exit how;
+    assert_int_equal(tercio__bells_wait(&handle, 1, tercio__deadline(patience), NULL), 1);
+    assert_int_equal(tercio__process_collect(handle, pid, &how), 0);
+    close(handle);
+    return how;
+}
+
+static int spawn(const char *const *argv, const int *keep, size_t n, bool no_group, int *handle)
+{
+    return tercio__spawn((char *const *)(uintptr_t)argv, keep, n, no_group, handle);
+}
+
+static tercio__exit outcome(const char *const *argv, const int *keep, size_t n)
+{
+    int handle, pid = spawn(argv, keep, n, false, &handle);
+    assert_true(pid > 0);
+    assert_true(is_cloexec(handle));
+    return end_of(handle, pid);
+}
+
+#define ARGV(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static void test_spawn_and_exit_codes(void **state)
+{
+    (void)state;
+    tercio__exit how = outcome(ARGV("/bin/true"), NULL, 0);
+    assert_int_equal(how.code, 0);
+    assert_int_equal(how.signal, 0);
+    assert_true(how.peak_rss > 0);
+    assert_int_equal(outcome(ARGV("false"), NULL, 0).code, 1); /* found by PATH */
+    assert_int_equal(outcome(ARGV("sh", "-c", "exit 201"), NULL, 0).code, 201);
+    how = outcome(ARGV("sh", "-c", "kill -ABRT $$"), NULL, 0);
+    assert_int_equal(how.code, -1);
+    assert_int_equal(how.signal, SIGABRT);
+}
+
+static void test_spawn_errors_are_the_callers(void **state)
+{
+    (void)state;
+    int handle, free_fd = lowest_free_fd();
+    errno = 0;
+    assert_int_equal(spawn(ARGV("/nowhere/at/all"), NULL, 0, false, &handle), TERCIO_ESYSTEM);
+    assert_int_equal(errno, ENOENT);
+    assert_int_equal(handle, -1);
+    assert_int_equal(spawn(ARGV("no-such-program-of-ours"), NULL, 0, false, &handle), TERCIO_ESYSTEM);
+    assert_int_equal(errno, ENOENT);
+    assert_int_equal(spawn(ARGV("/etc/passwd"), NULL, 0, false, &handle), TERCIO_ESYSTEM);
+    assert_int_equal(errno, EACCES);
+    int bad = 1000;
+    assert_int_equal(spawn(ARGV("/bin/true"), &bad, 1, false, &handle), TERCIO_ESYSTEM);
+    assert_int_equal(errno, EBADF);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no zombie */
+    assert_int_equal(errno, ECHILD);
+    assert_int_equal(lowest_free_fd(), free_fd);
+}
+
+static void test_spawn_keeps_descriptors(void **state)
+{
+    (void)state;
+    int pipes[2];
+    char command[64], text[8] = "";
+    assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+    snprintf(command, sizeof command, "echo hi >&%d", pipes[1]);
+    assert_int_equal(outcome(ARGV("sh", "-c", command), &pipes[1], 1).code, 0);
+    assert_int_equal(read(pipes[0], text, 3), 3);
+    assert_string_equal(text, "hi\n");
+    assert_true(is_cloexec(pipes[1])); /* opened in the child alone */
+    snprintf(command, sizeof command, "test ! -e /proc/self/fd/%d && test -e /proc/self/fd/%d", pipes[0], pipes[1]);
+    assert_int_equal(outcome(ARGV("sh", "-c", command), &pipes[1], 1).code, 0);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+static void test_spawn_signals(void **state)
+{
+    (void)state;
+    struct sigaction action = {.sa_handler = count_signal}, ignore = {.sa_handler = SIG_IGN}, handler, ignored;
+    sigset_t all, old, after;
+    sigaction(SIGUSR1, &action, &handler);
+    sigaction(SIGUSR2, &ignore, &ignored);
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &old);
+    sigset_t during;
+    pthread_sigmask(SIG_BLOCK, NULL, &during);
+    assert_int_equal(outcome(ARGV("grep", "-q", "^SigBlk:[[:space:]]*0*$", "/proc/self/status"), NULL, 0).code, 0);
+    assert_int_equal(outcome(ARGV("grep", "-q", "^SigIgn:.*[89a-f]..$", "/proc/self/status"), NULL, 0).code, 0);
+    pthread_sigmask(SIG_BLOCK, NULL, &after);
+    for (int s = 1; s < NSIG; s++)
+        assert_int_equal(sigismember(&during, s), sigismember(&after, s));
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    struct sigaction still;
+    sigaction(SIGUSR1, NULL, &still);
+    assert_true(still.sa_handler == count_signal); /* the child's defaults are its own */
+    sigaction(SIGUSR1, &handler, NULL);
+    sigaction(SIGUSR2, &ignored, NULL);
+}
+
+static void test_spawn_groups_and_signals_by_handle(void **state)
+{
+    (void)state;
+    tercio__exit how;
+    int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, false, &handle);
+    assert_true(pid > 0);
+    assert_int_equal(getpgid(pid), pid);
+    assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
+    assert_int_equal(tercio__process_signal(handle, 0), 0);
+    assert_int_equal(tercio__process_signal(handle, SIGTERM), 0);
+    int again = dup(handle);
+    assert_int_equal(end_of(handle, pid).signal, SIGTERM);
+    assert_int_equal(tercio__process_signal(again, SIGTERM), TERCIO_EINVAL);
+    close(again);
+
+    pid = spawn(ARGV("sleep", "1000"), NULL, 0, true, &handle);
+    assert_int_equal(getpgid(pid), getpgrp());
+    tercio__process_kill_group(pid); /* leads none: nothing happens, above all not to us */
+    assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
+    assert_int_equal(tercio__process_signal(handle, SIGKILL), 0);
+    assert_int_equal(end_of(handle, pid).signal, SIGKILL);
+}
+
+static void test_kill_group_takes_all(void **state)
+{
+    (void)state;
+    int pipes[2], handle, more;
+    char byte;
+    assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+    int pid = spawn(ARGV("sh", "-c", "sleep 1000 & echo; wait"), &pipes[1], 1, false, &handle);
+    assert_true(pid > 0);
+    close(pipes[1]);
+    tercio__process_kill_group(pid);
+    assert_int_equal(end_of(handle, pid).signal, SIGKILL);
+    assert_int_equal(tercio__bells_wait(&pipes[0], 1, tercio__deadline(patience), NULL), 1);
+    more = (int)read(pipes[0], &byte, 1); /* the end: the grandchild held the other side, too */
+    assert_int_equal(more, 0);
+    close(pipes[0]);
+}
+
+static void test_collected_by_another(void **state)
+{
+    (void)state;
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
+    sigaction(SIGCHLD, &ignore, &before);
+    tercio__exit how = outcome(ARGV("sh", "-c", "exit 7"), NULL, 0);
+    assert_true(how.code == 7 || how.code == -1); /* known or unknown, never another */
+    assert_int_equal(how.signal, 0);
+    assert_int_equal(how.peak_rss, 0);
+    bool remembered = how.code == 7;
+    how = outcome(ARGV("sh", "-c", "kill -KILL $$"), NULL, 0);
+    assert_int_equal(how.code, -1);
+    assert_int_equal(how.signal, remembered ? SIGKILL : 0);
+    int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, false, &handle);
+    assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
+    tercio__process_signal(handle, SIGKILL);
+    (void)end_of(handle, pid);
+    int none;
+    assert_int_equal(spawn(ARGV("/nowhere/at/all"), NULL, 0, false, &none), TERCIO_ESYSTEM);
+    sigaction(SIGCHLD, &before, NULL);
+
+    pid_t child = fork();
+    if (child == 0)
+        _exit(5);
+    handle = tercio__process_handle(child);
+    assert_true(handle >= 0 && is_cloexec(handle));
+    (void)wait_status(child);
+    how = end_of(handle, child);
+    assert_int_equal(how.code, remembered ? 5 : -1);
+    assert_int_equal(tercio__process_handle(INT32_MAX), TERCIO_ESYSTEM);
+}
+
+static void test_own_executable(void **state)
+{
+    (void)state;
+    char path[4096];
+    assert_int_equal(tercio__own_executable(path, 4), TERCIO_EINVAL);
+    assert_int_equal(tercio__own_executable(path, sizeof path), 0);
+    assert_int_equal(outcome(ARGV(path, "--exit-with-42"), NULL, 0).code, 42);
+}
+
+/* ---- The parent's death ---------------------------------------------------------------------------------------- */
+
+struct scene {
+    int talk[2];   /* [0]: the tests', [1]: the grandchild's */
+    int parent;
+};
+
+/* Ends with its parent; says so when it is ready, and answers each byte with another until then. */
+static void grandchild(struct scene *scene, bool busy)
+{
+    alarm(60);
+    close(scene->talk[0]);
+    int error = tercio__die_with_parent(scene->parent);
+    char byte = (char)('0' - error);
+    if (write(scene->talk[1], &byte, 1) != 1)
+        _exit(2);
+    for (volatile uint64_t spin = 0; busy; spin++)
+        ;
+    while (read(scene->talk[1], &byte, 1) == 1)
+        if (write(scene->talk[1], &byte, 1) != 1)
+            _exit(2);
+    pause();
+}
+
+static void *fork_in_thread(void *argument)
+{
+    if (fork() == 0)
+        grandchild(argument, false);
+    return NULL;
+}
+
+/* The child: has a grandchild, and waits to be killed. */
+static void middle(struct scene *scene, bool busy, bool in_thread)
+{
+    alarm(60);
+    scene->parent = getpid();
+    if (in_thread) {
+        int threads = tercio__count_threads();
+        pthread_t thread;
+        pthread_create(&thread, NULL, fork_in_thread, scene);
+        pthread_join(thread, NULL);
+        while (tercio__count_threads() > threads) /* joined is a little before gone, and gone is when it signals */
+            tercio__yield();
+        char byte = '!';
+        if (write(scene->talk[1], &byte, 1) != 1)
+            _exit(2);
+    } else if (fork() == 0) {
+        grandchild(scene, busy);
+    }
+    for (;;)
+        pause();
+}
+
+static char hear(int fd)
+{
+    char byte = 0;
+    assert_int_equal(tercio__bells_wait(&fd, 1, tercio__deadline(patience), NULL), 1);
+    return read(fd, &byte, 1) == 1 ? byte : 0;
+}
+
+static void parent_dies(bool busy, bool in_thread)
+{
+    struct scene scene;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, scene.talk), 0);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        middle(&scene, busy, in_thread);
+    close(scene.talk[1]);
+    char first = hear(scene.talk[0]);
+    if (in_thread) {
+        char second = hear(scene.talk[0]);
+        assert_true((first == '0' && second == '!') || (first == '!' && second == '0'));
+        /* The thread that forked it is gone; its process isn't. */
+        assert_int_equal(write(scene.talk[0], "x", 1), 1);
+        assert_int_equal(hear(scene.talk[0]), 'x');
+    } else {
+        assert_int_equal(first, '0');
+    }
+    kill(pid, SIGKILL);
+    assert_int_equal(WTERMSIG(wait_status(pid)), SIGKILL);
+    assert_int_equal(hear(scene.talk[0]), 0); /* the end: it is gone */
+    close(scene.talk[0]);
+}
+
+static void test_dies_with_parent(void **state)
+{
+    (void)state;
+    parent_dies(false, false);
+    parent_dies(true, false);
+}
+
+static void test_outlives_the_thread(void **state)
+{
+    (void)state;
+    parent_dies(false, true);
+}
+
+static void test_parent_died_before(void **state)
+{
+    (void)state;
+    int ends[2], gate[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(gate, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        pid_t parent = getpid();
+        if (fork() == 0) {
+            char byte;
+            close(gate[1]);
+            if (read(gate[0], &byte, 1) != 0) /* the end of this: the parent was collected */
+                _exit(2);
+            (void)tercio__die_with_parent(parent);
+            (void)!write(ends[1], "alive", 5);
+            _exit(0);
+        }
+        _exit(0);
+    }
+    close(ends[1]);
+    (void)wait_status(pid);
+    assert_false(tercio__parent_gone(0));
+    assert_false(tercio__parent_gone(getppid()));
+    assert_true(tercio__parent_gone(getpid()));
+    close(gate[0]);
+    close(gate[1]);
+    assert_int_equal(hear(ends[0]), 0);
+    close(ends[0]);
+}
+
+/* ---- This process ---------------------------------------------------------------------------------------------- */
+
+static void *wait_for_bell(void *bell)
+{
+    tercio__bells_wait(bell, 1, 0, NULL);
+    return NULL;
+}
+
+static void test_count_threads(void **state)
+{
+    (void)state;
+    int before = tercio__count_threads(), bell = tercio__bell_create();
+    assert_true(before >= 1);
+    pthread_t thread;
+    pthread_create(&thread, NULL, wait_for_bell, &bell);
+    assert_int_equal(tercio__count_threads(), before + 1);
+    tercio__bell_ring(bell);
+    pthread_join(thread, NULL);
+    close(bell);
+}
+
+static void test_cpus(void **state)
+{
+    (void)state;
+    cpu_set_t before, now;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    unsigned usable = tercio__cpus_usable();
+    assert_in_range(usable, 1, CPU_COUNT(&before));
+    int cpu = sched_getcpu(), bad[2] = {cpu, -1}, far = 1 << 20, absent = 60000;
+    assert_int_equal(tercio__pin_thread(&cpu, 1), 0);
+    assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
+    assert_true(CPU_COUNT(&now) == 1 && CPU_ISSET((size_t)cpu, &now));
+    assert_int_equal(tercio__cpus_usable(), 1);
+    assert_int_equal(tercio__pin_thread(bad, 2), TERCIO_EINVAL);
+    assert_int_equal(tercio__pin_thread(&far, 1), TERCIO_EINVAL);
+    assert_int_equal(tercio__pin_thread(&absent, 1), TERCIO_EINVAL);
+    assert_int_equal(tercio__pin_thread(&cpu, 0), TERCIO_EINVAL);
+    sched_setaffinity(0, sizeof before, &before);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "--exit-with-42") == 0)
+        return 42;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shm_is_nameless_and_sealed),
+        cmocka_unit_test(test_shm_maps),
+        cmocka_unit_test(test_shm_write_and_punch),
+        cmocka_unit_test(test_shm_file_limit),
+        cmocka_unit_test(test_word_between_processes),
+        cmocka_unit_test(test_bell),
+        cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_set),
+        cmocka_unit_test(test_sockets),
+        cmocka_unit_test(test_spawn_and_exit_codes),
+        cmocka_unit_test(test_spawn_errors_are_the_callers),
+        cmocka_unit_test(test_spawn_keeps_descriptors),
+        cmocka_unit_test(test_spawn_signals),
+        cmocka_unit_test(test_spawn_groups_and_signals_by_handle),
+        cmocka_unit_test(test_kill_group_takes_all),
+        cmocka_unit_test(test_collected_by_another),
+        cmocka_unit_test(test_own_executable),
+        cmocka_unit_test(test_dies_with_parent),
+        cmocka_unit_test(test_outlives_the_thread),
+        cmocka_unit_test(test_parent_died_before),
+        cmocka_unit_test(test_count_threads),
+        cmocka_unit_test(test_cpus),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

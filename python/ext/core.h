@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the rooms of tercio._core share: the module's state, the objects' structs, and who offers what.
+ *
+ * Rules of the house:
+ *   - No object lives in a static: everything hangs on core_state, one for each module object (each interpreter).
+ *   - An engine call that may block is made with the GIL released, and no Python object is touched without it.
+ *     tercio_push, tercio_next(…, 0), tercio_release, tercio_run_* never block: they are called with the GIL held.
+ *   - The engine calls the host's functions under none of its locks, so those may take the GIL.
+ *   - A reference that travels through the engine (threading) has one owner at each time: the sender until
+ *     tercio_push or tercio_commit has taken it, then the message, then the reader; host->drop for the unread.
+ */
+#ifndef TERCIO_EXT_CORE_H
+#define TERCIO_EXT_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tercio.h"
+
+/* Python functions of the package that are called from here, looked up at first use. */
+enum {
+    FN_ERROR_DUMP,
+    FN_ERROR_LOAD,
+    FN_ERROR_DIED,
+    FN_ERROR_TIMED_OUT,
+    FN_ERROR_NOT_PICKLABLE,
+    FN_ERROR_TIMEOUT,
+    FN_ERROR_DRESS,
+    FN_DUMP_CALL,
+    FN_LOAD_CALL,
+    FN_WORKER_ENTER,
+    FN_WORKER_LEAVE,
+    FN_PICKLE_DUMPS,
+    FN_PICKLE_LOADS,
+    FN_DILL_DUMPS,
+    FN_DILL_LOADS,
+    FN_CLOUDPICKLE_DUMPS,
+    FN_CLOUDPICKLE_LOADS,
+    FN_GC_FREEZE,
+    FN_SIGNAL,
+    FN_SET_AFFINITY,
+    FN_CURRENT_THREAD,
+    FN_RUNNING_LOOP,
+    FN_COUNT
+};
+
+enum { SERIALIZER_PICKLE, SERIALIZER_DILL, SERIALIZER_CLOUDPICKLE, SERIALIZER_COUNT };
+
+struct worker;
+
+typedef struct core_state {
+    PyObject *module; /* borrowed: the module owns this */
+    PyTypeObject *call_type, *server_type, *pool_type, *run_type, *async_type, *block_type, *collector_type;
+    PyObject *interrupted; /* BaseException that ends a task softly; never seen by users who don't look for it */
+    PyObject *functions[FN_COUNT];
+    PyObject *five;                  /* the pickle protocol */
+    PyObject *kw_buffer_callback;    /* ("buffer_callback",) */
+    PyObject *kw_buffers;            /* ("buffers",) */
+    uint64_t next_call_id;
+    struct worker *process_worker;   /* this process is that worker; for signal handlers */
+    struct worker *thread_workers;   /* of all pools, linked */
+} core_state;
+
+/* ---- Call (py_call.c) ------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    core_state *st;
+    PyObject *func, *worker_init, *worker_exit; /* the last two may be NULL */
+    PyObject *packed;        /* list of bytes-like: what dump_call gave, for packed_method */
+    tercio_method packed_method;
+    uint64_t id;             /* unique in this process and those forked from it */
+    int serializer;
+    bool pass_worker_id, pass_shared, use_state, unpack;
+} CallObject;
+
+typedef struct pool_object PoolObject;
+
+/* Opens an engine run for the call: sends the context by number where workers have it, else pickled. Returns: 0, or
+ * -1 with an exception. */
+int call_open_run(CallObject *, PoolObject *, const tercio_map_options *, tercio_run **);
+/* In a worker: the call that a context stands for. Returns: a new reference, or NULL with an exception. */
+CallObject *call_from_context(core_state *, PoolObject *, tercio_call *, const tercio_chunk *);
+PyObject *call_name(CallObject *); /* of the function, for people; new reference, never fails with an exception */
+bool call_is_array(PyObject *);    /* a numpy array, told without importing numpy */
+/* The contract's unpacking rule. Returns 0 with new references *args (a tuple) and *kwargs (a dict or NULL). */
+int call_unpack(CallObject *, PyObject *item, bool explicit_arguments, PyObject **args, PyObject **kwargs);
+int call_serializer(PyObject *name); /* SERIALIZER_..., or -1 with an exception */
+
+/* ---- Pool (py_pool.c) ------------------------------------------------------------------------------------------- */
+
+typedef struct run_object RunObject;
+typedef struct async_object AsyncObject;
+typedef struct apply_run apply_run;
+typedef struct encoder encoder;
+
+/* What the engine hands to the host's callbacks as `user`: part of a Pool, or of worker_main's frame. */
+typedef struct {
+    core_state *st;
+    PyInterpreterState *interp;
+    PoolObject *pool;         /* NULL in a process that worker_main runs */
+    PyGILState_STATE gil;     /* between before_fork and after_fork */
+} host_env;
+
+typedef struct {
+    AsyncObject *result;      /* strong; NULL: free */
+    uint32_t generation;
+    uint32_t next_free;
+} async_slot;
+
+struct pool_object {
+    PyObject_HEAD
+    host_env env;
+    tercio_pool *engine;      /* NULL: finished or terminated */
+    tercio_method method;
+    unsigned n_workers;
+    long pid;                 /* of the process that owns it */
+    double grace, init_timeout, exit_timeout;
+    bool daemon;
+    bool opened;              /* what is registered from here on isn't inherited by fork */
+    bool closing;             /* no engine call may be begun any more */
+    bool close_later;         /* asked for in the supervisor's thread: whoever comes next does it */
+    unsigned long keeper;     /* the supervisor's thread while it is in async_notify; else 0 */
+    CallObject *first_call;   /* strong, may be NULL: workers inherit it */
+    PyObject *calls;          /* dict id -> Call, for thread workers */
+    PyObject *shared;         /* strong, may be NULL */
+    PyObject *server;         /* strong, may be NULL: keeps the forkserver open */
+    PyObject *cpu_ids;        /* tuple of tuples, or NULL */
+    PyObject *exit_results;   /* list */
+    PyObject *exit_error;     /* the first exception of an exit function, or NULL */
+    RunObject *runs;          /* open maps, linked, borrowed: each takes itself out */
+    apply_run *applies;       /* owned */
+    encoder *spare;           /* for apply; taken out while it is used */
+    async_slot *slots;
+    uint32_t n_slots, free_slot;
+    size_t n_pending;
+    /* Threads that are inside the engine without the GIL: nobody closes it under them. */
+    pthread_mutex_t gate;
+    pthread_cond_t gate_open;
+    unsigned inside;
+};
+
+/* True, with an exception set, when the pool can't be used: closed, or of another process. */
+bool pool_unusable(PoolObject *);
+bool pool_is_foreign(const PoolObject *);  /* inherited by a fork that isn't a worker of it */
+/* Waits in the engine without the GIL and without sleeping through signals. Returns: 0, TERCIO_EAGAIN,
+ * TERCIO_EINTERRUPTED (look again), other errors of tercio_wait; -1000 with an exception (of a signal handler). */
+#define WAIT_RAISED (-1000)
+int pool_wait(PoolObject *, tercio_run *, double timeout, bool or_room);
+void pool_kick(PoolObject *);              /* whoever waits looks up */
+int pool_note_exit(PoolObject *, const tercio_result *); /* keeps what an exit function left; -1 with an exception */
+int pool_add_call(PoolObject *, CallObject *);
+
+/* Ends the worker threads' tasks of that pool: all (index UINT64_MAX), or the one that runs that item of that call. */
+void worker_interrupt_threads(core_state *, PoolObject *, CallObject *, uint64_t index);
+
+/* ---- MapRun (py_run.c) ------------------------------------------------------------------------------------------ */
+
+PyObject *run_new(PoolObject *, PyObject *args, PyObject *kwargs);
+void run_pool_closes(RunObject *); /* takes out what has arrived; the engine goes away now */
+RunObject *run_next_of_pool(RunObject *);
+
+/* ---- AsyncResult (py_async.c) ----------------------------------------------------------------------------------- */
+
+PyObject *async_apply(PoolObject *, PyObject *args, PyObject *kwargs, bool wait);
+int async_wait_idle(PoolObject *);         /* 0, or -1 with an exception */
+void async_notify(PoolObject *, tercio_run *);
+void async_pool_closes(PoolObject *, bool drain); /* delivers what is there, fails the rest; runs are closed */
+void async_free_runs(PoolObject *);
+int async_traverse_pool(PoolObject *, visitproc, void *);
+
+/* ---- Buffers (py_buffer.c) -------------------------------------------------------------------------------------- */
+
+/* A writable buffer over a view, which it owns from now on (also on failure). */
+PyObject *block_new(core_state *, tercio_view *);
+
+/* ---- Errors (py_error.c) ---------------------------------------------------------------------------------------- */
+
+PyObject *core_function(core_state *, int which); /* borrowed; NULL with an exception */
+PyObject *core_take_exception(void);       /* what is raised, with its traceback; new reference, or NULL */
+void core_raise(PyObject *exc);            /* raises it; the reference stays the caller's */
+/* Raises what an engine's error code stands for. pool may be NULL. Returns NULL. */
+PyObject *error_raise(core_state *, PoolObject *, int error);
+/* The exception that stands for a failed result; item may be NULL. Never NULL unless memory is out. */
+PyObject *error_of_result(PoolObject *, CallObject *, const tercio_result *, PyObject *item, bool explicit_arguments,
+                          double timeout);
+/* An exception for what is raised now, if that is a failure to pickle: names function and argument. */
+PyObject *error_not_picklable(core_state *, const char *what, CallObject *, uint64_t index);
+void error_unraisable(PyObject *where);
+
+/* ---- The worker's side (py_worker.c) ---------------------------------------------------------------------------- */
+
+/* The number by which the engine asks a worker's main thread to look up; a real-time signal of our own. */
+#define CORE_SOFT_SIGNAL (SIGRTMIN + 8)
+
+extern const tercio_host core_host;
+PyObject *worker_main(PyObject *module, PyObject *argument);
+/* Answers of threads are references; everything else is bytes. Returns the object, now the caller's; NULL: bytes. */
+PyObject *worker_handed_over(const PoolObject *, const tercio_result *);
+/* What options.prepare holds: the parameters that a fresh process needs, and the parts of `preparation`. */
+PyObject *worker_preparation(PoolObject *, PyObject *parts);
+
+/* ---- Types ------------------------------------------------------------------------------------------------------ */
+
+extern PyType_Spec call_spec, server_spec, pool_spec, run_spec, async_spec, block_spec, collector_spec;
+
+static inline core_state *core_of_type(PyTypeObject *type)
+{
+    return (core_state *)PyType_GetModuleState(type);
+}
+
+/* For types that only this module makes. */
+PyObject *core_no_new(PyTypeObject *, PyObject *, PyObject *);
+
+static inline double core_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+#endif

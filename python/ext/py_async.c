@@ -1,0 +1,829 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * apply: tasks one by one. Tasks of the same Call (and limits) share one long-lived run of the engine, an apply_run.
+ * A result finds its AsyncResult by cookie: a slot's number and generation in the pool's table, which owns the
+ * AsyncResult until then.
+ *
+ * Who takes results out is the run's pumper: one thread at a time, so that callbacks run one after another in the
+ * order in which tasks finished. It is whoever wants a result (get, wait, ready, wait_idle), or, when nobody does, the
+ * supervisor's thread (async_notify). A thread that finds a pumper at work waits on a pipe of its own until the
+ * pumper has its result or leaves. A callback may ask for results itself: the pumper may enter again.
+ *
+ * An AsyncResult is ready once its callback has returned, exactly once, in `complete`.
+ */
+#include "codec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+typedef struct waiter {
+    struct waiter *next;
+    AsyncObject *result;    /* NULL: waits for all */
+    int fd;                 /* the pipe's end to write to */
+    bool woken;
+} waiter;
+
+struct apply_run {
+    apply_run *next;
+    tercio_run *run;        /* NULL: closed */
+    CallObject *call;       /* strong */
+    double timeout;
+    unsigned retries;
+    uint64_t next_index;
+    size_t pending;
+    unsigned long pumper;   /* thread that takes results out; 0: none */
+    bool notified;          /* the supervisor found a pumper at work */
+    waiter *waiters;
+};
+
+struct async_object {
+    PyObject_HEAD
+    PoolObject *pool;       /* strong until it is ready */
+    apply_run *at;          /* lives as long as the pool */
+    PyObject *value;        /* result, or exception */
+    PyObject *callback, *error_callback;
+    PyObject *argument;     /* (args, kwargs), for the text of an error; NULL under threading or when large */
+    PyObject *futures;      /* list of (loop, future) that await it, or NULL */
+    uint64_t index;
+    bool ready, failed;
+};
+
+/* ---- Slots ------------------------------------------------------------------------------------------------------ */
+
+static int slot_take(PoolObject *pool, AsyncObject *a, uint64_t *cookie)
+{
+    if (pool->free_slot == UINT32_MAX) {
+        uint32_t n = pool->n_slots == 0 ? 16 : pool->n_slots * 2;
+        async_slot *slots = n <= pool->n_slots ? NULL : PyMem_Realloc(pool->slots, n * sizeof *slots);
+        if (slots == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        for (uint32_t i = pool->n_slots; i < n; i++)
+            slots[i] = (async_slot){.next_free = i + 1 < n ? i + 1 : UINT32_MAX};
+        pool->free_slot = pool->n_slots;
+        pool->slots = slots;
+        pool->n_slots = n;
+    }
+    uint32_t i = pool->free_slot;
+    async_slot *slot = &pool->slots[i];
+    pool->free_slot = slot->next_free;
+    Py_INCREF(a);
+    slot->result = a;
+    pool->n_pending++;
+    *cookie = (uint64_t)slot->generation << 32 | i;
+    return 0;
+}
+
+/* The AsyncResult of a cookie, now the caller's; NULL: an answer that nobody waits for. */
+static AsyncObject *slot_give(PoolObject *pool, uint64_t cookie)
+{
+    uint32_t i = (uint32_t)cookie;
+    if (i >= pool->n_slots || pool->slots[i].result == NULL || pool->slots[i].generation != (uint32_t)(cookie >> 32))
+        return NULL;
+    async_slot *slot = &pool->slots[i];
+    AsyncObject *a = slot->result;
+    slot->result = NULL;
+    slot->generation++;
+    slot->next_free = pool->free_slot;
+    pool->free_slot = i;
+    pool->n_pending--;
+    return a;
+}
+
+/* ---- Completing ------------------------------------------------------------------------------------------------- */
+
+static PyObject *settle_future(PyObject *self, PyObject *args);
+static PyMethodDef settle_method = {"_settle", settle_future, METH_VARARGS, NULL};
+
+/* Asks the future's loop to settle it, in its own thread. A loop that is closed by now wants nothing. */
+static void tell_future(AsyncObject *a, PyObject *pair)
+{
+    PyObject *settle = PyCFunction_New(&settle_method, (PyObject *)a);
+    PyObject *done = settle == NULL ? NULL
+                                    : PyObject_CallMethod(PyTuple_GET_ITEM(pair, 0), "call_soon_threadsafe", "OO",
+                                                          settle, PyTuple_GET_ITEM(pair, 1));
+    PyErr_Clear();
+    Py_XDECREF(done);
+    Py_XDECREF(settle);
+}
+
+static void wake(waiter *w)
+{
+    ssize_t n;
+    if (w->woken)
+        return;
+    w->woken = true;
+    do
+        n = write(w->fd, "", 1);
+    while (n < 0 && errno == EINTR);
+}
+
+/* The one place where an AsyncResult becomes ready. Takes `value` over; runs the callback first. */
+static void complete(AsyncObject *a, PyObject *value, bool failed)
+{
+    if (a->ready) {
+        Py_XDECREF(value);
+        return;
+    }
+    if (value == NULL) { /* memory is out; outcome() knows */
+        failed = true;
+        Py_INCREF(Py_None);
+        value = Py_None;
+    }
+    a->value = value;
+    a->failed = failed;
+    Py_CLEAR(a->argument);
+    PyObject *callback = failed ? a->error_callback : a->callback;
+    if (callback != NULL) {
+        Py_INCREF(callback);
+        PyObject *returned = PyObject_CallOneArg(callback, value);
+        if (returned == NULL)
+            error_unraisable(callback);
+        Py_XDECREF(returned);
+        Py_DECREF(callback);
+    }
+    a->ready = true;
+    Py_CLEAR(a->callback);
+    Py_CLEAR(a->error_callback);
+    if (a->at != NULL) {
+        a->at->pending--;
+        for (waiter *w = a->at->waiters; w != NULL; w = w->next)
+            if (w->result == a || (w->result == NULL && a->at->pending == 0))
+                wake(w);
+        a->at = NULL;
+    }
+    PyObject *futures = a->futures;
+    a->futures = NULL;
+    if (futures != NULL) {
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(futures); i++)
+            tell_future(a, PyList_GET_ITEM(futures, i));
+        Py_DECREF(futures);
+    }
+    Py_CLEAR(a->pool);
+}
+
+static PyObject *read_answer(PoolObject *pool, apply_run *at, AsyncObject *a, const tercio_result *r, bool *failed)
+{
+    core_state *st = pool->env.st;
+    *failed = true;
+    if (r->status != 0)
+        return error_of_result(pool, at->call, r, a->argument, true, at->timeout);
+    PyObject *v = worker_handed_over(pool, r);
+    if (v == NULL) {
+        buffers b = buffers_of_result(st, at->run, r);
+        v = decode_value(st, at->call->serializer, r->out.data, r->out.size, &b, 0);
+    }
+    if (v == NULL)
+        return core_take_exception();
+    *failed = false;
+    return v;
+}
+
+/* Delivers all results that are there. Returns their number; -1 with an exception when the run can't go on. */
+static int deliver(PoolObject *pool, apply_run *at)
+{
+    int n = 0;
+    tercio_result r;
+    r.size = sizeof r;
+    while (at->run != NULL) {
+        int found = tercio_next(at->run, 0, &r);
+        if (found == TERCIO_EAGAIN || found == TERCIO_EINTERRUPTED || found == 0)
+            return n;
+        if (found < 0) {
+            error_raise(pool->env.st, pool, found);
+            return -1;
+        }
+        n++;
+        if (r.kind != TERCIO_KIND_RESULT) {
+            int noted = r.kind == TERCIO_KIND_EXIT ? pool_note_exit(pool, &r) : 0;
+            tercio_release(at->run, &r);
+            if (noted < 0)
+                return -1;
+            continue;
+        }
+        AsyncObject *a = slot_give(pool, r.cookie);
+        if (a == NULL) {
+            tercio_release(at->run, &r);
+            continue;
+        }
+        bool failed;
+        PyObject *value = read_answer(pool, at, a, &r, &failed);
+        if (r.status == TERCIO_ETIMEDOUT && pool->method == TERCIO_THREADING)
+            worker_interrupt_threads(pool->env.st, pool, at->call, r.index);
+        if (at->run != NULL)
+            tercio_release(at->run, &r);
+        complete(a, value, failed);
+        Py_DECREF(a);
+    }
+    return n;
+}
+
+/* Every pending task of the run fails with what is raised now. */
+static void fail_pending(PoolObject *pool, apply_run *at)
+{
+    PyObject *exc = core_take_exception();
+    for (uint32_t i = 0; i < pool->n_slots; i++) {
+        AsyncObject *a = pool->slots[i].result;
+        if (a == NULL || (at != NULL && a->at != at))
+            continue;
+        a = slot_give(pool, (uint64_t)pool->slots[i].generation << 32 | i);
+        Py_XINCREF(exc);
+        complete(a, exc, true);
+        Py_DECREF(a);
+    }
+    Py_XDECREF(exc);
+}
+
+/* ---- Waiting ---------------------------------------------------------------------------------------------------- */
+
+static bool satisfied(const apply_run *at, const AsyncObject *a)
+{
+    return a != NULL ? a->ready : at->pending == 0;
+}
+
+/* Waits until the pumper wakes us. Returns 0; TERCIO_EAGAIN at the time's end; WAIT_RAISED. */
+static int wait_for_pumper(apply_run *at, AsyncObject *a, double timeout)
+{
+    int ends[2], result = 0;
+    sigset_t all, before;
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return WAIT_RAISED;
+    }
+    waiter w = {.next = at->waiters, .result = a, .fd = ends[1]};
+    at->waiters = &w;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    if (PyErr_CheckSignals() < 0) {
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        result = WAIT_RAISED;
+    } else {
+        struct timespec time;
+        if (timeout >= 0) {
+            double whole = floor(timeout > 1e8 ? 1e8 : timeout);
+            time.tv_sec = (time_t)whole;
+            time.tv_nsec = (long)((timeout > 1e8 ? 0 : timeout - whole) * 1e9);
+        }
+        struct pollfd fd = {.fd = ends[0], .events = POLLIN};
+        int n;
+        Py_BEGIN_ALLOW_THREADS
+        n = ppoll(&fd, 1, timeout >= 0 ? &time : NULL, &before);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        Py_END_ALLOW_THREADS
+        if (n == 0)
+            result = TERCIO_EAGAIN;
+        else if (n < 0 && PyErr_CheckSignals() < 0)
+            result = WAIT_RAISED;
+    }
+    waiter **from = &at->waiters;
+    while (*from != &w)
+        from = &(*from)->next;
+    *from = w.next;
+    close(ends[0]);
+    close(ends[1]);
+    return result;
+}
+
+static void leave_pump(PoolObject *pool, apply_run *at)
+{
+    at->pumper = 0;
+    while (at->notified && at->run != NULL) { /* the supervisor came by meanwhile, and won't come again by itself */
+        at->notified = false;
+        at->pumper = PyThread_get_thread_ident();
+        PyObject *raised = core_take_exception();
+        if (deliver(pool, at) < 0)
+            fail_pending(pool, at);
+        if (raised != NULL)
+            core_raise(raised);
+        Py_XDECREF(raised);
+        at->pumper = 0;
+    }
+    for (waiter *w = at->waiters; w != NULL; w = w->next) /* somebody has to go on */
+        if (!w->woken) {
+            wake(w);
+            break;
+        }
+}
+
+/* Works and waits until `a` is ready (NULL: until nothing is pending). Returns 0; TERCIO_EAGAIN; WAIT_RAISED. */
+static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    double deadline = timeout < 0 ? -1 : core_now() + timeout;
+    int result = 0;
+    Py_INCREF(pool); /* `at` is the pool's */
+    while (!satisfied(at, a)) {
+        double left = -1;
+        if (at->run == NULL) { /* closed under us: those who are pending have been failed, or are about to be */
+            error_raise(pool->env.st, NULL, pool_is_foreign(pool) ? TERCIO_EFORKED : TERCIO_ECLOSED);
+            result = WAIT_RAISED;
+            break;
+        }
+        if (at->pumper != 0 && at->pumper != me) {
+            if (deadline >= 0 && (left = deadline - core_now()) < 0)
+                left = 0;
+            result = wait_for_pumper(at, a, left);
+            if (result != 0)
+                break;
+            continue;
+        }
+        unsigned long outer = at->pumper;
+        at->pumper = me;
+        int n = deliver(pool, at);
+        if (n < 0)
+            fail_pending(pool, at);
+        else if (n == 0 && !satisfied(at, a) && at->run != NULL) {
+            if (deadline >= 0 && (left = deadline - core_now()) < 0)
+                left = 0;
+            result = pool_wait(pool, at->run, left, false);
+            if (result != WAIT_RAISED && result != TERCIO_EAGAIN && result != TERCIO_EINTERRUPTED && result != 0) {
+                if (at->run != NULL && result != TERCIO_ECLOSED) {
+                    error_raise(pool->env.st, pool, result);
+                    fail_pending(pool, at);
+                } else if (at->run != NULL) { /* terminate has the floor; it fails what is left */
+                    Py_BEGIN_ALLOW_THREADS
+                    Py_END_ALLOW_THREADS
+                }
+                result = 0;
+            }
+            if (result == TERCIO_EINTERRUPTED)
+                result = 0;
+        }
+        at->pumper = outer;
+        if (outer == 0)
+            leave_pump(pool, at);
+        if (result == TERCIO_EAGAIN) {
+            if (satisfied(at, a))
+                result = 0;
+            else if (deadline >= 0 && core_now() < deadline) {
+                result = 0;
+                continue;
+            }
+        }
+        if (result != 0)
+            break;
+    }
+    Py_DECREF(pool);
+    return result;
+}
+
+int async_wait_idle(PoolObject *pool)
+{
+    for (apply_run *at = pool->applies; at != NULL; at = at->next)
+        if (wait_for(pool, at, NULL, -1) < 0)
+            return -1;
+    return 0;
+}
+
+void async_notify(PoolObject *pool, tercio_run *run)
+{
+    apply_run *at = pool->applies;
+    while (at != NULL && at->run != run)
+        at = at->next;
+    if (at == NULL)
+        return;
+    if (at->pumper != 0) {
+        at->notified = true;
+        return;
+    }
+    Py_INCREF(pool);
+    pool->keeper = at->pumper = PyThread_get_thread_ident();
+    if (deliver(pool, at) < 0)
+        fail_pending(pool, at);
+    at->pumper = 0;
+    leave_pump(pool, at);
+    pool->keeper = 0;
+    /* Never the last reference: closing from this thread would wait for this thread. */
+    if (Py_REFCNT(pool) == 1)
+        pool->close_later = true;
+    else
+        Py_DECREF(pool);
+}
+
+/* ---- The pool goes ---------------------------------------------------------------------------------------------- */
+
+void async_pool_closes(PoolObject *pool, bool drain)
+{
+    for (apply_run *at = pool->applies; at != NULL; at = at->next) {
+        if (drain && at->run != NULL && deliver(pool, at) < 0)
+            PyErr_Clear();
+        tercio_run *run = at->run;
+        at->run = NULL;
+        if (run != NULL)
+            tercio_run_close(run);
+    }
+    if (drain) {
+        error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
+        fail_pending(pool, NULL);
+    }
+    for (apply_run *at = pool->applies; at != NULL; at = at->next)
+        for (waiter *w = at->waiters; w != NULL; w = w->next)
+            wake(w);
+}
+
+void async_free_runs(PoolObject *pool)
+{
+    apply_run *next;
+    for (apply_run *at = pool->applies; at != NULL; at = next) {
+        next = at->next;
+        Py_CLEAR(at->call);
+        PyMem_Free(at);
+    }
+    pool->applies = NULL;
+    for (uint32_t i = 0; i < pool->n_slots; i++) /* of a pool in a forked child: nobody will complete them */
+        Py_CLEAR(pool->slots[i].result);
+}
+
+int async_traverse_pool(PoolObject *pool, visitproc visit, void *arg)
+{
+    for (apply_run *at = pool->applies; at != NULL; at = at->next)
+        Py_VISIT(at->call);
+    for (uint32_t i = 0; i < pool->n_slots; i++)
+        Py_VISIT(pool->slots[i].result);
+    return 0;
+}
+
+/* ---- Applying --------------------------------------------------------------------------------------------------- */
+
+static apply_run *run_for(PoolObject *pool, CallObject *call, double timeout, unsigned retries)
+{
+    for (apply_run *at = pool->applies; at != NULL; at = at->next)
+        if (at->call == call && at->timeout == timeout && at->retries == retries && at->run != NULL)
+            return at;
+    apply_run *at = PyMem_Calloc(1, sizeof *at);
+    if (at == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    tercio_map_options options = {
+        .size = sizeof options, .timeout = timeout, .retries = retries, .unordered = true, .notify = true};
+    if (call_open_run(call, pool, &options, &at->run) < 0) {
+        PyMem_Free(at);
+        return NULL;
+    }
+    Py_INCREF(call);
+    at->call = call;
+    at->timeout = timeout;
+    at->retries = retries;
+    at->next = pool->applies;
+    pool->applies = at;
+    return at;
+}
+
+static encoder *take_encoder(PoolObject *pool, int serializer)
+{
+    encoder *e = pool->spare;
+    pool->spare = NULL; /* pickling runs code that may apply, too */
+    if (e == NULL) {
+        e = PyMem_Calloc(1, sizeof *e);
+        if (e == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        if (encoder_init(e, pool->env.st, serializer) < 0) {
+            encoder_fini(e);
+            PyMem_Free(e);
+            return NULL;
+        }
+    }
+    e->serializer = serializer;
+    return e;
+}
+
+static void give_encoder(PoolObject *pool, encoder *e)
+{
+    encoder_reset(e);
+    if (pool->spare == NULL) {
+        pool->spare = e;
+        return;
+    }
+    encoder_fini(e);
+    PyMem_Free(e);
+}
+
+/* Sends the task; its failure to be pickled is its own error. Returns 0, or -1 with an exception. */
+static int send(PoolObject *pool, apply_run *at, AsyncObject *a, PyObject *argument)
+{
+    bool threading = pool->method == TERCIO_THREADING, flag;
+    int done = -1;
+    encoder *e = take_encoder(pool, at->call->serializer);
+    if (e == NULL)
+        return -1;
+    a->index = at->next_index++;
+    if ((threading ? encode_reference(e, argument, true) : encode_item(e, argument, CODEC_EXPLICIT)) < 0) {
+        PyObject *exc = error_not_picklable(pool->env.st, "argument", at->call, a->index);
+        if (exc != NULL && PyObject_IsInstance(exc, PyExc_Exception) != 1) {
+            core_raise(exc);
+            Py_DECREF(exc);
+            goto done;
+        }
+        at->pending++;
+        complete(a, exc, true);
+        done = 0;
+        goto done;
+    }
+    if (at->run == NULL || pool_unusable(pool)) { /* pickling runs code that may end the pool */
+        if (!PyErr_Occurred())
+            error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
+        goto unsent;
+    }
+    tercio_message message = {.size = sizeof message, .index = a->index, .n_items = 1};
+    if (slot_take(pool, a, &message.cookie) < 0)
+        goto unsent;
+    at->pending++;
+    message.parts = encoder_parts(e);
+    message.n_parts = e->n_parts;
+    if (!threading && e->n_parts == 1) {
+        Py_INCREF(argument);
+        a->argument = argument;
+    }
+    int error = tercio_push(at->run, &message, true);
+    if (error < 0) {
+        Py_DECREF(slot_give(pool, message.cookie));
+        at->pending--;
+        error_raise(pool->env.st, pool, error);
+        goto unsent;
+    }
+    done = 0;
+    goto done;
+
+unsent:
+    if (threading)
+        Py_DECREF(reference_at(e->data, 0, &flag));
+done:
+    give_encoder(pool, e);
+    return done;
+}
+
+static PyObject *optional(PyObject *v)
+{
+    if (v == NULL || v == Py_None)
+        return NULL;
+    Py_INCREF(v);
+    return v;
+}
+
+static PyObject *outcome(AsyncObject *a)
+{
+    if (a->failed && a->value == Py_None)
+        return PyErr_NoMemory();
+    if (a->failed) {
+        core_raise(a->value);
+        return NULL;
+    }
+    Py_INCREF(a->value);
+    return a->value;
+}
+
+PyObject *async_apply(PoolObject *pool, PyObject *args, PyObject *kwargs, bool wait)
+{
+    static char *names[] = {"call", "args", "kwargs", "callback", "error_callback", "task_timeout", "retries", NULL};
+    core_state *st = pool->env.st;
+    PyObject *call, *positional, *named = Py_None, *callback = NULL, *error_callback = NULL;
+    double timeout = 0;
+    unsigned retries = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|O$OOdI:apply", names, st->call_type, &call, &PyTuple_Type,
+                                     &positional, &named, &callback, &error_callback, &timeout, &retries))
+        return NULL;
+    apply_run *at = run_for(pool, (CallObject *)call, timeout, retries);
+    if (at == NULL)
+        return NULL;
+    PyObject *argument = PyTuple_Pack(2, positional, named), *result = NULL;
+    AsyncObject *a = argument == NULL ? NULL : (AsyncObject *)st->async_type->tp_alloc(st->async_type, 0);
+    if (a == NULL)
+        goto done;
+    Py_INCREF(pool);
+    a->pool = pool;
+    a->at = at;
+    a->callback = optional(callback);
+    a->error_callback = optional(error_callback);
+    if (send(pool, at, a, argument) < 0) {
+        a->at = NULL;
+        goto done;
+    }
+    if (!wait) {
+        Py_INCREF(a);
+        result = (PyObject *)a;
+    } else if (a->ready || wait_for(pool, at, a, -1) == 0) {
+        result = outcome(a);
+    }
+
+done:
+    Py_XDECREF(argument);
+    Py_XDECREF((PyObject *)a);
+    return result;
+}
+
+/* ---- The object ------------------------------------------------------------------------------------------------- */
+
+/* Takes out what is there, if nobody is at it. */
+static void look(AsyncObject *a)
+{
+    PoolObject *pool = a->pool;
+    apply_run *at = a->at;
+    if (a->ready || at == NULL || at->run == NULL || at->pumper != 0 || pool_is_foreign(pool))
+        return;
+    Py_INCREF(pool);
+    at->pumper = PyThread_get_thread_ident();
+    if (deliver(pool, at) < 0)
+        fail_pending(pool, at);
+    leave_pump(pool, at);
+    Py_DECREF(pool);
+}
+
+static PyObject *async_ready(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    look((AsyncObject *)o);
+    return PyBool_FromLong(((AsyncObject *)o)->ready);
+}
+
+static PyObject *async_successful(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    AsyncObject *a = (AsyncObject *)o;
+    look(a);
+    if (!a->ready)
+        return PyErr_Format(PyExc_ValueError, "%R is not ready", o);
+    return PyBool_FromLong(!a->failed);
+}
+
+/* Returns 1 ready; 0 the time is up; -1 with an exception. */
+static int async_await(AsyncObject *a, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *given = Py_None;
+    double timeout = -1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O", names, &given))
+        return -1;
+    if (given != Py_None) {
+        timeout = PyFloat_AsDouble(given);
+        if (timeout == -1 && PyErr_Occurred())
+            return -1;
+        if (!(timeout > 0))
+            timeout = 0;
+    }
+    if (a->ready)
+        return 1;
+    int result = a->at == NULL ? 0 : wait_for(a->pool, a->at, a, timeout);
+    if (a->ready) {
+        if (result == WAIT_RAISED && PyErr_ExceptionMatches(PyExc_RuntimeError))
+            PyErr_Clear(); /* the pool went, but the answer is known */
+        else if (result == WAIT_RAISED)
+            return -1;
+        return 1;
+    }
+    return result == TERCIO_EAGAIN ? 0 : -1;
+}
+
+static PyObject *async_wait(PyObject *o, PyObject *args, PyObject *kwargs)
+{
+    if (async_await((AsyncObject *)o, args, kwargs) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *async_get(PyObject *o, PyObject *args, PyObject *kwargs)
+{
+    AsyncObject *a = (AsyncObject *)o;
+    core_state *st = core_of_type(Py_TYPE(o));
+    int ready = async_await(a, args, kwargs);
+    if (ready > 0)
+        return outcome(a);
+    if (ready == 0) {
+        PyObject *type = core_function(st, FN_ERROR_TIMEOUT);
+        if (type != NULL && !PyExceptionClass_Check(type)) {
+            PyObject *made = PyObject_CallNoArgs(type);
+            if (made != NULL && PyExceptionClass_Check(made))
+                PyErr_SetString(made, "the result is not there yet");
+            Py_XDECREF(made);
+        } else if (type != NULL) {
+            PyErr_SetString(type, "the result is not there yet");
+        }
+    }
+    return NULL;
+}
+
+static PyObject *async_cancel(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    AsyncObject *a = (AsyncObject *)o;
+    look(a);
+    if (a->ready || a->at == NULL || a->at->run == NULL || pool_is_foreign(a->pool))
+        Py_RETURN_FALSE;
+    int error = tercio_cancel(a->at->run, a->index);
+    if (error == 0 && a->pool->method == TERCIO_THREADING)
+        worker_interrupt_threads(a->pool->env.st, a->pool, a->at->call, a->index);
+    return PyBool_FromLong(error == 0);
+}
+
+/* Called in a loop's thread with a future that awaits `self`. */
+static PyObject *settle_future(PyObject *self, PyObject *args)
+{
+    AsyncObject *a = (AsyncObject *)self;
+    PyObject *future;
+    if (!PyArg_ParseTuple(args, "O:_settle", &future))
+        return NULL;
+    PyObject *done = PyObject_CallMethod(future, "done", NULL);
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    if (is_done < 0)
+        return NULL;
+    if (is_done)
+        Py_RETURN_NONE;
+    return PyObject_CallMethod(future, a->failed ? "set_exception" : "set_result", "O", a->value);
+}
+
+static PyObject *async_await_method(PyObject *o)
+{
+    AsyncObject *a = (AsyncObject *)o;
+    core_state *st = core_of_type(Py_TYPE(o));
+    PyObject *loop = NULL, *future = NULL, *pair = NULL, *iterator = NULL;
+    PyObject *function = core_function(st, FN_RUNNING_LOOP);
+    if (function == NULL || (loop = PyObject_CallNoArgs(function)) == NULL)
+        return NULL;
+    future = PyObject_CallMethod(loop, "create_future", NULL);
+    if (future == NULL)
+        goto done;
+    pair = PyTuple_Pack(2, loop, future);
+    if (pair == NULL)
+        goto done;
+    look(a);
+    if (a->ready) {
+        tell_future(a, pair);
+    } else {
+        if (a->futures == NULL && (a->futures = PyList_New(0)) == NULL)
+            goto done;
+        if (PyList_Append(a->futures, pair) < 0)
+            goto done;
+    }
+    iterator = PyObject_CallMethod(future, "__await__", NULL);
+
+done:
+    Py_XDECREF(pair);
+    Py_XDECREF(future);
+    Py_XDECREF(loop);
+    return iterator;
+}
+
+static int async_traverse(PyObject *o, visitproc visit, void *arg)
+{
+    AsyncObject *a = (AsyncObject *)o;
+    Py_VISIT(Py_TYPE(o));
+    Py_VISIT(a->pool);
+    Py_VISIT(a->value);
+    Py_VISIT(a->callback);
+    Py_VISIT(a->error_callback);
+    Py_VISIT(a->argument);
+    Py_VISIT(a->futures);
+    return 0;
+}
+
+static int async_clear(PyObject *o)
+{
+    AsyncObject *a = (AsyncObject *)o;
+    a->at = NULL;
+    Py_CLEAR(a->value);
+    Py_CLEAR(a->callback);
+    Py_CLEAR(a->error_callback);
+    Py_CLEAR(a->argument);
+    Py_CLEAR(a->futures);
+    Py_CLEAR(a->pool);
+    return 0;
+}
+
+static void async_dealloc(PyObject *o)
+{
+    PyTypeObject *type = Py_TYPE(o);
+    PyObject_GC_UnTrack(o);
+    async_clear(o);
+    type->tp_free(o);
+    Py_DECREF(type);
+}
+
+static PyMethodDef async_methods[] = {
+    {"ready", async_ready, METH_NOARGS, "Whether the task is done."},
+    {"successful", async_successful, METH_NOARGS, "Whether it returned rather than raised; ValueError while not ready."},
+    {"wait", (PyCFunction)(void (*)(void))async_wait, METH_VARARGS | METH_KEYWORDS, "Waits until it is ready."},
+    {"get", (PyCFunction)(void (*)(void))async_get, METH_VARARGS | METH_KEYWORDS, "Its result, or raises its error."},
+    {"cancel", async_cancel, METH_NOARGS, "Stops the task, queued or running; False when it is done."},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot async_slots[] = {
+    {Py_tp_new, core_no_new},
+    {Py_tp_doc, "A task that was applied, and its result."},
+    {Py_tp_traverse, async_traverse},
+    {Py_tp_clear, async_clear},
+    {Py_tp_dealloc, async_dealloc},
+    {Py_am_await, async_await_method},
+    {Py_tp_methods, async_methods},
+    {0, NULL},
+};
+PyType_Spec async_spec = {
+    .name = "tercio._core.AsyncResult",
+    .basicsize = sizeof(AsyncObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = async_slots,
+};

@@ -1,0 +1,688 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Pool: an engine's pool with what Python adds to it. Who may be where:
+ *
+ *   - The engine's pool goes away in pool_close alone, and only when no thread is inside it without the GIL
+ *     (`inside`, counted under `gate`). `closing` is set first, under the GIL; nobody goes in after that.
+ *   - The supervisor's thread comes in through host->notify. It can't wait for itself: a close that it asks for (a
+ *     callback calls terminate) is put off until another thread comes by.
+ */
+#include "codec.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+/* ---- Waiting ---------------------------------------------------------------------------------------------------- */
+
+static void go_in(PoolObject *pool)
+{
+    pthread_mutex_lock(&pool->gate);
+    pool->inside++;
+    pthread_mutex_unlock(&pool->gate);
+}
+
+static void come_out(PoolObject *pool)
+{
+    pthread_mutex_lock(&pool->gate);
+    /* One interrupt wakes one waiter; each that goes wakes the next. */
+    if (--pool->inside > 0 && pool->closing)
+        tercio_interrupt(pool->engine);
+    pthread_cond_broadcast(&pool->gate_open);
+    pthread_mutex_unlock(&pool->gate);
+}
+
+int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
+{
+    sigset_t all, before;
+    if (PyErr_CheckSignals() < 0)
+        return WAIT_RAISED;
+    if (pool->engine == NULL || pool->closing)
+        return TERCIO_ECLOSED;
+    /* A signal between the look and the sleep would be slept through, so it is held back until we sleep. Outside
+     * of the main thread this changes nothing. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    if (PyErr_CheckSignals() < 0) {
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return WAIT_RAISED;
+    }
+    if (pool->engine == NULL || pool->closing) { /* a handler ended it */
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return TERCIO_ECLOSED;
+    }
+    go_in(pool);
+    PyThreadState *ts = PyEval_SaveThread();
+    int result = tercio_wait(run, timeout, or_room, &before);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    PyEval_RestoreThread(ts);
+    come_out(pool);
+    if (result == TERCIO_EINTERRUPTED && PyErr_CheckSignals() < 0)
+        return WAIT_RAISED;
+    return result;
+}
+
+void pool_kick(PoolObject *pool)
+{
+    if (pool->engine != NULL)
+        tercio_interrupt(pool->engine);
+}
+
+bool pool_is_foreign(const PoolObject *pool)
+{
+    return pool->pid != (long)getpid();
+}
+
+bool pool_unusable(PoolObject *pool)
+{
+    if (pool_is_foreign(pool)) {
+        error_raise(pool->env.st, NULL, TERCIO_EFORKED);
+        return true;
+    }
+    if (pool->engine == NULL || pool->closing || pool->close_later) {
+        error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
+        return true;
+    }
+    return false;
+}
+
+int pool_add_call(PoolObject *pool, CallObject *call)
+{
+    PyObject *key = PyLong_FromUnsignedLongLong(call->id);
+    if (key == NULL)
+        return -1;
+    int done = PyDict_SetItem(pool->calls, key, (PyObject *)call);
+    Py_DECREF(key);
+    return done;
+}
+
+int pool_note_exit(PoolObject *pool, const tercio_result *r)
+{
+    PyObject *value;
+    if (r->status != 0) {
+        value = error_of_result(pool, NULL, r, NULL, false, 0);
+        if (value == NULL)
+            return -1;
+        if (pool->exit_error == NULL)
+            pool->exit_error = value;
+        else
+            Py_DECREF(value);
+        return 0;
+    }
+    value = worker_handed_over(pool, r);
+    if (value == NULL) {
+        const unsigned char *data = r->out.data;
+        if (r->out.size < 2 || data[0] >= SERIALIZER_COUNT)
+            return 0;
+        value = decode_value(pool->env.st, data[0], data + 1, r->out.size - 1, NULL, 0);
+        if (value == NULL) {
+            PyObject *exc = core_take_exception();
+            if (pool->exit_error == NULL)
+                pool->exit_error = exc;
+            else
+                Py_XDECREF(exc);
+            return 0;
+        }
+    }
+    int done = PyList_Append(pool->exit_results, value);
+    Py_DECREF(value);
+    return done;
+}
+
+/* ---- Opening ---------------------------------------------------------------------------------------------------- */
+
+/* argv as C has it: a NULL-ended array over the bytes that `keep` holds. */
+static char **argv_of(PyObject *given, PyObject **keep)
+{
+    PyObject *list = PySequence_List(given);
+    if (list == NULL)
+        return NULL;
+    Py_ssize_t n = PyList_GET_SIZE(list);
+    char **argv = PyMem_Calloc((size_t)n + 1, sizeof *argv);
+    if (argv == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *bytes = NULL;
+        if (!PyUnicode_FSConverter(PyList_GET_ITEM(list, i), &bytes))
+            goto fail;
+        if (PyList_SetItem(list, i, bytes) < 0) /* takes the reference */
+            goto fail;
+        argv[i] = PyBytes_AS_STRING(bytes);
+    }
+    *keep = list;
+    return argv;
+
+fail:
+    PyMem_Free(argv);
+    Py_DECREF(list);
+    return NULL;
+}
+
+static PyObject *cpu_sets(PyObject *given, unsigned n_workers)
+{
+    PyObject *outer = PySequence_List(given);
+    if (outer == NULL)
+        return NULL;
+    PyObject *result = NULL;
+    if ((size_t)PyList_GET_SIZE(outer) != n_workers) {
+        PyErr_SetString(PyExc_ValueError, "cpu_ids must have an entry for each worker");
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(outer); i++) {
+        PyObject *inner = PySequence_Tuple(PyList_GET_ITEM(outer, i));
+        if (inner == NULL || PyList_SetItem(outer, i, inner) < 0)
+            goto done;
+    }
+    result = PyList_AsTuple(outer);
+
+done:
+    Py_DECREF(outer);
+    return result;
+}
+
+typedef struct {
+    PyObject_HEAD
+    tercio_server *server;
+    long pid; /* of the process that owns it */
+    int server_pid;
+} ServerObject;
+
+static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *preparation)
+{
+    PyObject *keep = NULL, *parts = NULL, *blob = NULL;
+    char **argv = NULL;
+    int done = -1;
+    core_state *st = self->env.st;
+    tercio_options options = {
+        .size = sizeof options,
+        .method = self->method,
+        .n_workers = self->n_workers,
+        .grace = self->grace,
+        .init_timeout = self->init_timeout,
+        .exit_timeout = self->exit_timeout,
+        .threads_at_fork = true, /* the face warns; Python programs can't know all their threads */
+        .host = &core_host,
+        .host_user = &self->env,
+    };
+    if (self->method == TERCIO_SPAWN || self->method == TERCIO_FORKSERVER) {
+        argv = argv_of(argv_given, &keep);
+        if (argv == NULL)
+            goto done;
+        options.worker_argv = argv;
+        parts = PySequence_Tuple(preparation);
+        if (parts == NULL)
+            goto done;
+        blob = worker_preparation(self, parts);
+        if (blob == NULL)
+            goto done;
+        options.prepare = (tercio_bytes){.data = PyBytes_AS_STRING(blob), .size = (size_t)PyBytes_GET_SIZE(blob)};
+    }
+    if (self->server != NULL) {
+        options.server = ((ServerObject *)self->server)->server;
+        if (options.server == NULL) {
+            PyErr_SetString(PyExc_RuntimeError, "the forkserver was closed");
+            goto done;
+        }
+    }
+    int error;
+    if (self->method == TERCIO_FORK) { /* the hooks around the fork are this thread's, with the GIL */
+        error = tercio_open(&self->engine, &options);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        error = tercio_open(&self->engine, &options);
+        Py_END_ALLOW_THREADS
+    }
+    self->opened = true;
+    if (error < 0) {
+        self->engine = NULL;
+        error_raise(st, NULL, error);
+        goto done;
+    }
+    self->n_workers = (unsigned)tercio_worker_pids(self->engine, NULL, 0);
+    done = 0;
+
+done:
+    PyMem_Free(argv);
+    Py_XDECREF(keep);
+    Py_XDECREF(parts);
+    Py_XDECREF(blob);
+    return done;
+}
+
+static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"n_workers", "method", "first_call", "shared_objects", "preparation", "argv", "server",
+                            "cpu_ids", "daemon", "grace", "init_timeout", "exit_timeout", NULL};
+    core_state *st = core_of_type(type);
+    const char *method;
+    unsigned n_workers;
+    PyObject *first_call = Py_None, *shared = Py_None, *preparation = NULL, *argv = NULL, *server = Py_None;
+    PyObject *cpu_ids = Py_None;
+    int daemon = 1;
+    double grace = 1.0, init_timeout = 0, exit_timeout = 0;
+    PoolObject *self = NULL;
+    PyObject *empty = PyTuple_New(0);
+    if (empty == NULL)
+        return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpddd:Pool", names, &n_workers, &method, &first_call,
+                                     &shared, &preparation, &argv, &server, &cpu_ids, &daemon, &grace, &init_timeout,
+                                     &exit_timeout))
+        goto fail;
+    if ((first_call != Py_None && !PyObject_TypeCheck(first_call, st->call_type)) ||
+        (server != Py_None && !PyObject_TypeCheck(server, st->server_type))) {
+        PyErr_SetString(PyExc_TypeError, "first_call must be a Call, and server a Server");
+        goto fail;
+    }
+    self = (PoolObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        goto fail;
+    self->env = (host_env){.st = st, .interp = PyInterpreterState_Get(), .pool = self};
+    self->pid = (long)getpid();
+    self->n_workers = n_workers;
+    self->daemon = daemon != 0;
+    self->grace = grace;
+    self->init_timeout = init_timeout;
+    self->exit_timeout = exit_timeout;
+    self->free_slot = UINT32_MAX;
+    pthread_mutex_init(&self->gate, NULL);
+    pthread_cond_init(&self->gate_open, NULL);
+    int error = tercio_method_parse(method, &self->method);
+    if (error < 0) {
+        PyErr_Format(PyExc_ValueError, "start method %s: %s", method, tercio_error_text(error));
+        goto fail;
+    }
+    if (first_call != Py_None) {
+        Py_INCREF(first_call);
+        self->first_call = (CallObject *)first_call;
+    }
+    if (shared != Py_None) {
+        Py_INCREF(shared);
+        self->shared = shared;
+    }
+    if (server != Py_None) {
+        Py_INCREF(server);
+        self->server = server;
+    }
+    self->calls = PyDict_New();
+    self->exit_results = PyList_New(0);
+    if (self->calls == NULL || self->exit_results == NULL)
+        goto fail;
+    if (cpu_ids != Py_None && (self->cpu_ids = cpu_sets(cpu_ids, n_workers)) == NULL)
+        goto fail;
+    if (open_engine(self, argv == NULL ? empty : argv, preparation == NULL ? empty : preparation) < 0)
+        goto fail;
+    Py_DECREF(empty);
+    return (PyObject *)self;
+
+fail:
+    Py_DECREF(empty);
+    Py_XDECREF((PyObject *)self);
+    return NULL;
+}
+
+/* ---- Closing ---------------------------------------------------------------------------------------------------- */
+
+/* Ends the engine's pool. Never raises; what was raised before stays so. */
+static void pool_close(PoolObject *self)
+{
+    if (self->engine == NULL)
+        return;
+    if (self->keeper == PyThread_get_thread_ident() && !pool_is_foreign(self)) {
+        self->close_later = true;
+        return;
+    }
+    if (self->closing && !pool_is_foreign(self))
+        return; /* another thread is at it, or waits for us */
+    self->closing = true;
+    PyObject *raised = core_take_exception();
+    tercio_pool *engine = self->engine;
+    if (pool_is_foreign(self)) {
+        self->engine = NULL;
+        async_pool_closes(self, false);
+        tercio_close(engine);
+    } else {
+        if (self->method == TERCIO_THREADING)
+            worker_interrupt_threads(self->env.st, self, NULL, UINT64_MAX);
+        PyThreadState *ts = PyEval_SaveThread();
+        pthread_mutex_lock(&self->gate);
+        if (self->inside > 0)
+            tercio_interrupt(engine);
+        while (self->inside > 0)
+            pthread_cond_wait(&self->gate_open, &self->gate);
+        pthread_mutex_unlock(&self->gate);
+        PyEval_RestoreThread(ts);
+        RunObject *next;
+        for (RunObject *run = self->runs; run != NULL; run = next) {
+            next = run_next_of_pool(run);
+            run_pool_closes(run);
+        }
+        async_pool_closes(self, true);
+        self->engine = NULL;
+        ts = PyEval_SaveThread();
+        tercio_close(engine);
+        PyEval_RestoreThread(ts);
+    }
+    if (raised != NULL) {
+        core_raise(raised);
+        Py_DECREF(raised);
+    }
+}
+
+static void exit_note(void *user, const tercio_result *r)
+{
+    PoolObject *self = user;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    if (pool_note_exit(self, r) < 0)
+        error_unraisable(NULL);
+    PyGILState_Release(gil);
+}
+
+static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    PoolObject *self = (PoolObject *)o;
+    if (pool_unusable(self) || async_wait_idle(self) < 0)
+        return NULL;
+    for (;;) {
+        if (pool_unusable(self))
+            return NULL;
+        go_in(self);
+        PyThreadState *ts = PyEval_SaveThread();
+        int error = tercio_finish(self->engine, 0, exit_note, self);
+        PyEval_RestoreThread(ts);
+        come_out(self);
+        if (error == TERCIO_EINTERRUPTED) {
+            if (PyErr_CheckSignals() < 0)
+                return NULL;
+            continue;
+        }
+        if (error < 0) {
+            error_raise(self->env.st, self, error);
+            pool_close(self);
+            return NULL;
+        }
+        break;
+    }
+    pool_close(self);
+    if (self->exit_error != NULL) {
+        PyObject *exc = self->exit_error;
+        self->exit_error = NULL;
+        core_raise(exc);
+        Py_DECREF(exc);
+        return NULL;
+    }
+    return PyList_GetSlice(self->exit_results, 0, PyList_GET_SIZE(self->exit_results));
+}
+
+static PyObject *pool_terminate(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    PoolObject *self = (PoolObject *)o;
+    if (!pool_is_foreign(self))
+        pool_close(self);
+    Py_RETURN_NONE;
+}
+
+static int pool_traverse(PyObject *o, visitproc visit, void *arg)
+{
+    PoolObject *self = (PoolObject *)o;
+    Py_VISIT(Py_TYPE(o));
+    Py_VISIT(self->first_call);
+    Py_VISIT(self->calls);
+    Py_VISIT(self->shared);
+    Py_VISIT(self->server);
+    Py_VISIT(self->cpu_ids);
+    Py_VISIT(self->exit_results);
+    Py_VISIT(self->exit_error);
+    return async_traverse_pool(self, visit, arg);
+}
+
+static int pool_clear(PyObject *o)
+{
+    PoolObject *self = (PoolObject *)o;
+    pool_close(self);
+    Py_CLEAR(self->first_call);
+    Py_CLEAR(self->calls);
+    Py_CLEAR(self->shared);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->cpu_ids);
+    Py_CLEAR(self->exit_results);
+    Py_CLEAR(self->exit_error);
+    return 0;
+}
+
+static void pool_dealloc(PyObject *o)
+{
+    PoolObject *self = (PoolObject *)o;
+    PyTypeObject *type = Py_TYPE(o);
+    PyObject_GC_UnTrack(o);
+    pool_clear(o);
+    async_free_runs(self);
+    if (self->spare != NULL) {
+        encoder_fini(self->spare);
+        PyMem_Free(self->spare);
+    }
+    PyMem_Free(self->slots);
+    if (!pool_is_foreign(self)) { /* elsewhere somebody may hold them for ever */
+        pthread_cond_destroy(&self->gate_open);
+        pthread_mutex_destroy(&self->gate);
+    }
+    type->tp_free(o);
+    Py_DECREF(type);
+}
+
+/* ---- Looking ---------------------------------------------------------------------------------------------------- */
+
+static PyObject *pool_alive(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    PoolObject *self = (PoolObject *)o;
+    tercio_result r = {.size = sizeof r};
+    return PyBool_FromLong(self->engine != NULL && !self->closing && !self->close_later && !pool_is_foreign(self) &&
+                           tercio_failure(self->engine, &r) == 0);
+}
+
+static PyObject *pool_exit_results(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    PyObject *list = ((PoolObject *)o)->exit_results;
+    return PyList_GetSlice(list, 0, PyList_GET_SIZE(list));
+}
+
+static PyObject *pool_pids(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    PoolObject *self = (PoolObject *)o;
+    if (self->engine == NULL || self->closing || pool_is_foreign(self))
+        return PyList_New(0);
+    int *pids = PyMem_Calloc(self->n_workers + 1u, sizeof *pids);
+    if (pids == NULL)
+        return PyErr_NoMemory();
+    int n = tercio_worker_pids(self->engine, pids, self->n_workers);
+    PyObject *list = n < 0 ? error_raise(self->env.st, self, n) : PyList_New(0);
+    for (int i = 0; list != NULL && i < n && i < (int)self->n_workers; i++) {
+        PyObject *pid = PyLong_FromLong(pids[i]);
+        if (pid == NULL || PyList_Append(list, pid) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(pid);
+    }
+    PyMem_Free(pids);
+    return list;
+}
+
+static PyObject *pool_stats(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    static const char *const states[] = {"none", "start", "init", "wait", "work", "exit", "dead"};
+    PoolObject *self = (PoolObject *)o;
+    if (self->engine == NULL || self->closing || pool_is_foreign(self))
+        return PyList_New(0);
+    tercio_stats *stats = PyMem_Calloc(self->n_workers + 1u, sizeof *stats);
+    if (stats == NULL)
+        return PyErr_NoMemory();
+    stats[0].size = sizeof *stats;
+    int n = tercio_get_stats(self->engine, stats, self->n_workers);
+    PyObject *list = n < 0 ? error_raise(self->env.st, self, n) : PyList_New(0);
+    for (int i = 0; list != NULL && i < n && i < (int)self->n_workers; i++) {
+        const tercio_stats *s = &stats[i];
+        const char *state = s->state >= 0 && s->state <= TERCIO_STATE_DEAD ? states[s->state] : "none";
+        PyObject *dict = Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d}", "worker", i, "pid", s->pid, "state",
+                                       state, "tasks", (unsigned long long)s->tasks, "restarts",
+                                       (unsigned long long)s->restarts, "start", s->start, "init", s->init, "wait",
+                                       s->wait, "work", s->work, "exit", s->exit);
+        if (dict == NULL || PyList_Append(list, dict) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(dict);
+    }
+    PyMem_Free(stats);
+    return list;
+}
+
+static PyObject *pool_map(PyObject *o, PyObject *args, PyObject *kwargs)
+{
+    return pool_unusable((PoolObject *)o) ? NULL : run_new((PoolObject *)o, args, kwargs);
+}
+
+static PyObject *pool_apply(PyObject *o, PyObject *args, PyObject *kwargs)
+{
+    return pool_unusable((PoolObject *)o) ? NULL : async_apply((PoolObject *)o, args, kwargs, false);
+}
+
+static PyObject *pool_apply_wait(PyObject *o, PyObject *args, PyObject *kwargs)
+{
+    return pool_unusable((PoolObject *)o) ? NULL : async_apply((PoolObject *)o, args, kwargs, true);
+}
+
+static PyObject *pool_wait_idle(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    if (pool_unusable((PoolObject *)o) || async_wait_idle((PoolObject *)o) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *pool_get_n_workers(PyObject *o, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(((PoolObject *)o)->n_workers);
+}
+
+static PyObject *pool_get_method(PyObject *o, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(tercio_method_name(((PoolObject *)o)->method));
+}
+
+static PyGetSetDef pool_getset[] = {
+    {"n_workers", pool_get_n_workers, NULL, "Number of workers.", NULL},
+    {"method", pool_get_method, NULL, "How they were started.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef pool_methods[] = {
+    {"map", WITH_KEYWORDS(pool_map), METH_VARARGS | METH_KEYWORDS, "A MapRun over the items of an iterator."},
+    {"apply", WITH_KEYWORDS(pool_apply), METH_VARARGS | METH_KEYWORDS, "Runs one task; an AsyncResult."},
+    {"apply_wait", WITH_KEYWORDS(pool_apply_wait), METH_VARARGS | METH_KEYWORDS, "Runs one task; its result."},
+    {"wait_idle", pool_wait_idle, METH_NOARGS, "Waits until all applied tasks are done, callbacks included."},
+    {"finish", pool_finish, METH_NOARGS, "Waits for all work and ends the workers; what exit functions returned."},
+    {"terminate", pool_terminate, METH_NOARGS, "Ends the workers. Never raises."},
+    {"alive", pool_alive, METH_NOARGS, "Whether it can take work."},
+    {"exit_results", pool_exit_results, METH_NOARGS, "What exit functions returned so far."},
+    {"pids", pool_pids, METH_NOARGS, "Process ids of the workers; 0: a thread, or not running."},
+    {"stats", pool_stats, METH_NOARGS, "What each worker did: a list of dicts."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot pool_slots[] = {
+    {Py_tp_new, pool_new},
+    {Py_tp_doc, "A set of live workers, started by the constructor."},
+    {Py_tp_traverse, pool_traverse},
+    {Py_tp_clear, pool_clear},
+    {Py_tp_dealloc, pool_dealloc},
+    {Py_tp_methods, pool_methods},
+    {Py_tp_getset, pool_getset},
+    {0, NULL},
+};
+PyType_Spec pool_spec = {
+    .name = "tercio._core.Pool",
+    .basicsize = sizeof(PoolObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = pool_slots,
+};
+
+/* ---- Server ----------------------------------------------------------------------------------------------------- */
+
+static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"argv", NULL};
+    PyObject *given, *keep = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Server", names, &given))
+        return NULL;
+    char **argv = argv_of(given, &keep);
+    if (argv == NULL)
+        return NULL;
+    ServerObject *self = (ServerObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        int error;
+        self->pid = (long)getpid();
+        Py_BEGIN_ALLOW_THREADS
+        error = tercio_server_open(&self->server, argv);
+        Py_END_ALLOW_THREADS
+        if (error < 0) {
+            self->server = NULL;
+            error_raise(core_of_type(type), NULL, error);
+            Py_DECREF((PyObject *)self);
+            self = NULL;
+        } else {
+            self->server_pid = tercio_server_pid(self->server);
+        }
+    }
+    PyMem_Free(argv);
+    Py_DECREF(keep);
+    return (PyObject *)self;
+}
+
+static PyObject *server_close(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    ServerObject *self = (ServerObject *)o;
+    tercio_server *server = self->server;
+    self->server = NULL;
+    if (server != NULL && self->pid == (long)getpid()) {
+        Py_BEGIN_ALLOW_THREADS
+        tercio_server_close(server);
+        Py_END_ALLOW_THREADS
+    }
+    Py_RETURN_NONE;
+}
+
+static void server_dealloc(PyObject *o)
+{
+    PyTypeObject *type = Py_TYPE(o);
+    PyObject *none = server_close(o, NULL);
+    Py_DECREF(none);
+    type->tp_free(o);
+    Py_DECREF(type);
+}
+
+static PyObject *server_get_pid(PyObject *o, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(((ServerObject *)o)->server_pid);
+}
+
+static PyMethodDef server_methods[] = {
+    {"close", server_close, METH_NOARGS, "Ends the server, after the pools that use it."},
+    {NULL, NULL, 0, NULL},
+};
+static PyGetSetDef server_getset[] = {
+    {"pid", server_get_pid, NULL, "Its process id.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+static PyType_Slot server_slots[] = {
+    {Py_tp_new, server_new},
+    {Py_tp_doc, "A forkserver process. Pools borrow it."},
+    {Py_tp_dealloc, server_dealloc},
+    {Py_tp_methods, server_methods},
+    {Py_tp_getset, server_getset},
+    {0, NULL},
+};
+PyType_Spec server_spec = {
+    .name = "tercio._core.Server",
+    .basicsize = sizeof(ServerObject),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = server_slots,
+};

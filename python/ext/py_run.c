@@ -1,0 +1,913 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * MapRun: a map under way. The thread that wants results does everything: it takes items from the user's iterator,
+ * encodes and pushes them, takes results out and puts them where they belong.
+ *
+ *     pass:  feed (until the workers have no room, or the limit is met)
+ *            drain (all that is there, straight into its place)
+ *            only when neither found anything: wait, without the GIL
+ *
+ * Places are a window over the numbers of results: slot i of a ring of a power of two. collect() never moves the
+ * window's base, so that its slots end up being the list; iteration moves it on.
+ */
+#include "codec.h"
+
+#include <math.h>
+
+#define MOST_READY 1024              /* results that an iteration keeps beyond what order asks for */
+#define MOST_READY_BYTES ((size_t)64 << 20)
+#define FRESH 50e-6                  /* seconds for which handing out beats looking */
+#define HOG 2e-3                     /* seconds after which another thread gets the GIL if it wants it */
+#define MOST_PARTS 256u              /* buffers of one message */
+#define ADAPT_TO 200e-6              /* seconds of work in a chunk whose size adapts */
+
+/* Objects by number; NULL where there is none. */
+typedef struct {
+    PyObject **slots;
+    size_t capacity; /* a power of two, or 0 */
+    uint64_t base;   /* numbers below are gone */
+} window;
+
+struct run_object {
+    PyObject_HEAD
+    PoolObject *pool;       /* strong */
+    CallObject *call;       /* strong */
+    PyObject *items;        /* the user's iterator; NULL when it has ended */
+    tercio_run *run;        /* NULL: not opened yet, or closed */
+    RunObject *next, *previous;
+    bool opened, listed;
+    /* as asked for */
+    double chunk_size;
+    uint64_t max_active, limit;
+    unsigned lifespan, retries;
+    double timeout;
+    bool ordered, in_turn, adapt, return_errors;
+    /* feeding */
+    encoder encoder;
+    bool pending;           /* the encoder holds a message that was refused */
+    bool wants_room;        /* the last feeding ended because the workers had none */
+    bool fed;               /* no item will follow, and the engine knows */
+    uint64_t message_index;
+    uint32_t message_items;
+    uint64_t taken;         /* items taken from the iterator */
+    double edge;            /* chunk boundaries so far, with their fractions */
+    PyObject *deferred;     /* what the iterator raised: comes after the results of all before it */
+    /* results */
+    window results, arguments;
+    uint64_t arrived;       /* results there, failed ones included */
+    size_t ready_bytes;
+    bool ended;             /* the engine has no more */
+    bool lazy, busy, close_wanted, closed, terminated;
+    PyObject *failure;      /* the first error: fails the map */
+    double looked, released;
+    tercio_result result;
+};
+
+/* ---- The window ------------------------------------------------------------------------------------------------- */
+
+static int window_reach(window *w, uint64_t number)
+{
+    size_t capacity = w->capacity == 0 ? 64 : w->capacity;
+    while (number - w->base >= capacity) {
+        if (capacity > SIZE_MAX / 32) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        capacity *= 2;
+    }
+    if (capacity == w->capacity)
+        return 0;
+    PyObject **slots;
+    if (w->base == 0) { /* everything lies where it will lie */
+        slots = PyMem_Realloc(w->slots, capacity * sizeof *slots);
+        if (slots == NULL)
+            goto no_memory;
+        memset(slots + w->capacity, 0, (capacity - w->capacity) * sizeof *slots);
+    } else {
+        slots = PyMem_Calloc(capacity, sizeof *slots);
+        if (slots == NULL)
+            goto no_memory;
+        for (uint64_t i = w->base; i < w->base + w->capacity; i++)
+            slots[i & (capacity - 1)] = w->slots[i & (w->capacity - 1)];
+        PyMem_Free(w->slots);
+    }
+    w->slots = slots;
+    w->capacity = capacity;
+    return 0;
+
+no_memory:
+    PyErr_NoMemory();
+    return -1;
+}
+
+static inline PyObject **window_at(const window *w, uint64_t number)
+{
+    return &w->slots[number & (w->capacity - 1)];
+}
+
+static inline bool window_has(const window *w, uint64_t number)
+{
+    return number >= w->base && number - w->base < w->capacity && *window_at(w, number) != NULL;
+}
+
+/* Takes the object of that number out, or NULL. */
+static PyObject *window_take(window *w, uint64_t number)
+{
+    if (!window_has(w, number))
+        return NULL;
+    PyObject *v = *window_at(w, number);
+    *window_at(w, number) = NULL;
+    return v;
+}
+
+static void window_clear(window *w)
+{
+    window old = *w;
+    *w = (window){0};
+    for (size_t i = 0; i < old.capacity; i++)
+        Py_XDECREF(old.slots[i]);
+    PyMem_Free(old.slots);
+}
+
+/* ---- Opening and closing ---------------------------------------------------------------------------------------- */
+
+static void unlist(RunObject *r)
+{
+    if (!r->listed)
+        return;
+    r->listed = false;
+    if (r->previous != NULL)
+        r->previous->next = r->next;
+    else
+        r->pool->runs = r->next;
+    if (r->next != NULL)
+        r->next->previous = r->previous;
+    r->next = r->previous = NULL;
+}
+
+/* The references of a message that was never handed in. */
+static void drop_pending(RunObject *r)
+{
+    bool flag;
+    if (!r->pending)
+        return;
+    r->pending = false;
+    if (r->pool->method == TERCIO_THREADING)
+        for (uint32_t i = 0; i < r->message_items; i++)
+            Py_DECREF(reference_at(r->encoder.data, i, &flag));
+    encoder_reset(&r->encoder);
+}
+
+/* Ends the engine's run; results that are there stay. Safe to call twice. */
+static void stop(RunObject *r)
+{
+    tercio_run *run = r->run;
+    r->run = NULL;
+    unlist(r);
+    if (run != NULL)
+        tercio_run_close(run);
+    drop_pending(r);
+    Py_CLEAR(r->items);
+    window_clear(&r->arguments);
+}
+
+static void close_run(RunObject *r)
+{
+    r->closed = true;
+    stop(r);
+    window_clear(&r->results);
+    Py_CLEAR(r->deferred);
+    Py_CLEAR(r->failure);
+}
+
+static int open_run(RunObject *r)
+{
+    if (r->opened)
+        return 0;
+    r->opened = true;
+    if (pool_unusable(r->pool))
+        return -1;
+    tercio_map_options options = {
+        .size = sizeof options,
+        .max_active = (size_t)r->max_active,
+        .total = r->limit == UINT64_MAX ? 0 : r->limit,
+        .timeout = r->timeout,
+        .retries = r->retries,
+        .lifespan = r->lifespan,
+        .unordered = true, /* order is made here, where results have their places anyhow */
+        .stop_on_error = !r->return_errors,
+        .in_turn = r->in_turn,
+        .low_water = !r->lazy,
+    };
+    if (encoder_init(&r->encoder, r->pool->env.st, r->call->serializer) < 0 ||
+        call_open_run(r->call, r->pool, &options, &r->run) < 0)
+        return -1;
+    r->listed = true;
+    r->next = r->pool->runs;
+    if (r->next != NULL)
+        r->next->previous = r;
+    r->pool->runs = r;
+    return 0;
+}
+
+/* ---- Feeding ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t chunk_next(RunObject *r)
+{
+    if (r->adapt) {
+        double t = tercio_item_time(r->run);
+        if (t > 0) {
+            double wanted = ADAPT_TO / t;
+            if (wanted > r->chunk_size * 2)
+                wanted = r->chunk_size * 2;
+            r->chunk_size = wanted < 1 ? 1 : wanted > 4096 ? 4096 : floor(wanted);
+        }
+    }
+    if (r->max_active != 0 && r->chunk_size > (double)r->max_active)
+        return r->max_active;
+    if (r->chunk_size >= 1e9)
+        return 1000000000;
+    double edge = r->edge + r->chunk_size;
+    uint64_t n = (uint64_t)(ceil(edge - 1e-9) - ceil(r->edge - 1e-9));
+    r->edge = edge > 1e15 ? edge - floor(edge) : edge;
+    return n == 0 ? 1 : n;
+}
+
+/* The value goes to its place; takes the reference over. */
+static int place(RunObject *r, uint64_t index, PyObject *value)
+{
+    uint64_t number = r->ordered ? index : r->arrived;
+    if (number < r->results.base || window_reach(&r->results, number) < 0) {
+        Py_DECREF(value);
+        return -1;
+    }
+    PyObject **at = window_at(&r->results, number);
+    PyObject *old = *at;
+    *at = value;
+    r->arrived++;
+    Py_XDECREF(old);
+    return 0;
+}
+
+/* An element that is an iterator itself can't be pickled (nor can some other iterables), but it would be unpacked in
+ * the worker anyhow: what it yields is sent. */
+static int encode_element(RunObject *r, PyObject *item)
+{
+    encoder *e = &r->encoder;
+    if (!r->call->unpack || Py_TYPE(item)->tp_iter == NULL || PyTuple_CheckExact(item) || PyDict_Check(item))
+        return encode_item(e, item, 0);
+    if (!PyIter_Check(item)) {
+        if (encode_item(e, item, 0) == 0)
+            return 0;
+        if (PyUnicode_Check(item) || PyBytes_Check(item) || PyList_Check(item) || call_is_array(item) ||
+            !PyErr_ExceptionMatches(PyExc_Exception))
+            return -1;
+        PyErr_Clear();
+    }
+    PyObject *tuple = PySequence_Tuple(item);
+    if (tuple == NULL)
+        return -1;
+    int done = encode_item(e, tuple, 0);
+    Py_DECREF(tuple);
+    return done;
+}
+
+/* The error that is raised concerns item `index` alone. Returns 0: it is in its place; -1 it ends the map. */
+static int item_failed(RunObject *r, uint64_t index)
+{
+    PyObject *exc = error_not_picklable(r->pool->env.st, "argument", r->call, index);
+    if (exc == NULL)
+        return -1;
+    if (r->return_errors && PyObject_IsInstance(exc, PyExc_Exception) == 1)
+        return place(r, index, exc);
+    Py_XSETREF(r->deferred, exc);
+    return -1;
+}
+
+/* Takes the next chunk from the iterator. Returns 1: a message is pending; 0: there are no more items. */
+static int fill(RunObject *r)
+{
+    encoder *e = &r->encoder;
+    bool threading = r->pool->method == TERCIO_THREADING;
+    encoder_reset(e);
+    r->message_items = 0;
+    r->message_index = r->taken;
+    uint64_t wanted = chunk_next(r);
+    PyObject *items = r->items; /* what it runs may end the pool, and with it our reference */
+    Py_XINCREF(items);
+    while (r->message_items < wanted && r->items != NULL && e->n_parts < MOST_PARTS) {
+        PyObject *item = r->taken < r->limit ? Py_TYPE(items)->tp_iternext(items) : NULL;
+        if (r->run == NULL) {
+            Py_XDECREF(item);
+            break;
+        }
+        if (item == NULL) {
+            PyObject *exc = core_take_exception();
+            if (exc != NULL && PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_StopIteration))
+                Py_CLEAR(exc);
+            if (exc != NULL)
+                Py_XSETREF(r->deferred, exc);
+            Py_CLEAR(r->items);
+            break;
+        }
+        uint64_t index = r->taken++;
+        size_t parts = e->n_parts;
+        int done = threading ? encode_reference(e, item, false) : encode_element(r, item);
+        if (done == 0) {
+            r->message_items++;
+            /* Kept for the text of an error, unless it is large. */
+            if (!threading && e->n_parts == parts && window_reach(&r->arguments, index) == 0)
+                *window_at(&r->arguments, index) = item;
+            else
+                Py_DECREF(item);
+            PyErr_Clear();
+            continue;
+        }
+        Py_DECREF(item);
+        if (item_failed(r, index) < 0) {
+            Py_CLEAR(r->items);
+            break;
+        }
+        if (r->message_items > 0)
+            break; /* a message's items are numbered without gaps */
+        r->message_index = r->taken;
+    }
+    Py_XDECREF(items);
+    r->pending = r->message_items > 0;
+    if (r->run == NULL)
+        drop_pending(r);
+    return r->pending;
+}
+
+/* Hands in what the workers have room for. Returns the number of messages, or -1 with an exception. */
+static int feed(RunObject *r)
+{
+    int pushed = 0;
+    double chunk = r->chunk_size;
+    r->wants_room = false;
+    while (!r->fed && r->run != NULL) {
+        if (!r->pending) {
+            if (r->max_active != 0) {
+                uint64_t active = r->taken - r->arrived;
+                uint64_t next = chunk > (double)r->max_active ? r->max_active : (uint64_t)ceil(chunk);
+                if (active > 0 && active + next > r->max_active)
+                    return pushed;
+            }
+            /* An iteration doesn't run far ahead of who consumes it. */
+            if (r->lazy && r->max_active == 0) {
+                uint64_t ahead = r->taken - r->results.base;
+                double most = 4 * chunk * r->pool->n_workers;
+                if (ahead > MOST_READY && (double)ahead > most)
+                    return pushed;
+            }
+            if (r->items != NULL) {
+                int room = tercio_run_room(r->run);
+                if (room == 0) {
+                    r->wants_room = true;
+                    return pushed;
+                }
+                if (room < 0 && room != TERCIO_ECANCELED) {
+                    error_raise(r->pool->env.st, r->pool, room);
+                    return -1;
+                }
+            }
+            if (r->items == NULL || fill(r) == 0) {
+                if (r->run == NULL)
+                    return pushed;
+                if (r->items != NULL)
+                    continue; /* a failed item alone */
+                r->fed = true;
+                tercio_run_end(r->run);
+                return pushed;
+            }
+        }
+        tercio_message message = {
+            .size = sizeof message,
+            .index = r->message_index,
+            .n_items = r->message_items,
+            .cookie = r->message_index,
+            .parts = encoder_parts(&r->encoder),
+            .n_parts = r->encoder.n_parts,
+        };
+        int error = tercio_push(r->run, &message, false);
+        if (error == 0) {
+            r->wants_room = true;
+            return pushed;
+        }
+        if (error < 0) {
+            drop_pending(r);
+            if (error == TERCIO_ECANCELED) { /* the run was stopped: its results say why */
+                Py_CLEAR(r->items);
+                continue;
+            }
+            error_raise(r->pool->env.st, r->pool, error);
+            return -1;
+        }
+        r->pending = false;
+        pushed++;
+    }
+    return pushed;
+}
+
+/* ---- Draining --------------------------------------------------------------------------------------------------- */
+
+static PyObject *read_result(RunObject *r, const tercio_result *res)
+{
+    core_state *st = r->pool->env.st;
+    PyObject *v = worker_handed_over(r->pool, res);
+    if (v != NULL)
+        return v;
+    buffers b = buffers_of_result(st, r->run, res);
+    return decode_value(st, r->call->serializer, res->out.data, res->out.size, &b, 0);
+}
+
+/* One result to its place. Returns 0; -1 with an exception: the map can't go on; 1: it failed (r->failure). */
+static int take_in(RunObject *r, tercio_result *res)
+{
+    PyObject *value = NULL, *argument = NULL;
+    int done = 0;
+    if (res->kind == TERCIO_KIND_EXIT) {
+        done = pool_note_exit(r->pool, res);
+        tercio_release(r->run, res);
+        return done;
+    }
+    bool of_item = res->kind == TERCIO_KIND_RESULT;
+    if (of_item)
+        argument = window_take(&r->arguments, res->index);
+    if (res->status == 0) {
+        value = read_result(r, res);
+        r->ready_bytes += res->out.size;
+        for (size_t i = 0; i < res->n_blocks; i++)
+            r->ready_bytes += res->blocks[i].size;
+    }
+    bool failed = value == NULL;
+    if (failed) {
+        value = res->status == 0 ? core_take_exception()
+                                 : error_of_result(r->pool, r->call, res, argument, false, r->timeout);
+        if (res->status == TERCIO_ETIMEDOUT && r->pool->method == TERCIO_THREADING)
+            worker_interrupt_threads(r->pool->env.st, r->pool, r->call, res->index);
+    }
+    Py_XDECREF(argument);
+    uint64_t index = res->index;
+    tercio_run *run = r->run; /* building an exception may have run code that closed us */
+    if (run != NULL)
+        tercio_release(run, res);
+    if (value == NULL)
+        return -1;
+    if (failed && (!of_item || !r->return_errors)) {
+        if (r->failure == NULL)
+            r->failure = value;
+        else
+            Py_DECREF(value);
+        return 1;
+    }
+    return place(r, index, value);
+}
+
+static inline bool is_ready(const RunObject *r)
+{
+    return window_has(&r->results, r->results.base);
+}
+
+/* Takes out what is there. Returns the number of results; -1 with an exception. A failure is in r->failure. */
+static int drain(RunObject *r)
+{
+    int n = 0;
+    while (r->run != NULL && !r->ended) {
+        if (r->lazy && is_ready(r) &&
+            (r->arrived - r->results.base > MOST_READY || r->ready_bytes > MOST_READY_BYTES))
+            return n; /* who consumes is behind: the workers shall wait */
+        r->result.size = sizeof r->result;
+        int found = tercio_next(r->run, 0, &r->result);
+        if (found == 1) {
+            n++;
+            found = take_in(r, &r->result);
+            if (found != 0)
+                return found < 0 ? -1 : n;
+            continue;
+        }
+        if (found == 0)
+            r->ended = true;
+        else if (found != TERCIO_EAGAIN && found != TERCIO_EINTERRUPTED) {
+            error_raise(r->pool->env.st, r->pool, found);
+            return -1;
+        }
+        return n;
+    }
+    return n;
+}
+
+/* The arguments' window follows the oldest item that is not answered; called now and then. */
+static void forget_arguments(RunObject *r)
+{
+    window *w = &r->arguments;
+    if (w->capacity == 0) {
+        w->base = r->taken;
+        return;
+    }
+    if (r->arrived == r->taken && !r->pending) {
+        w->base = r->taken;
+        return;
+    }
+    while (w->base < r->taken && !window_has(w, w->base))
+        w->base++;
+}
+
+/* ---- The passes ------------------------------------------------------------------------------------------------- */
+
+/* One pass. Returns 1: look again; 0: all is said (ended, failed); -1 with an exception. */
+static int pass(RunObject *r, double timeout)
+{
+    if (r->failure != NULL)
+        return 0;
+    int fed = feed(r);
+    int got = fed < 0 ? -1 : drain(r);
+    forget_arguments(r);
+    if (r->close_wanted || r->closed) {
+        close_run(r);
+        return fed < 0 || got < 0 ? -1 : 0;
+    }
+    if (fed < 0 || got < 0)
+        return -1;
+    if (r->failure != NULL || r->ended || r->run == NULL)
+        return 0;
+    if (r->deferred != NULL && (!r->lazy || !PyObject_TypeCheck(r->deferred, (PyTypeObject *)PyExc_Exception)))
+        return 0;
+    r->looked = core_now();
+    if (fed > 0 || got > 0) {
+        if (r->looked - r->released > HOG) {
+            r->released = r->looked;
+            if (PyErr_CheckSignals() < 0)
+                return -1;
+            Py_BEGIN_ALLOW_THREADS
+            Py_END_ALLOW_THREADS
+        }
+        return 1;
+    }
+    if (r->lazy && is_ready(r))
+        return 1;
+    int error = pool_wait(r->pool, r->run, timeout, r->wants_room);
+    r->released = core_now();
+    if (error == WAIT_RAISED)
+        return -1;
+    if (r->close_wanted || r->closed) {
+        close_run(r);
+        return 0;
+    }
+    if (error == 0 || error == TERCIO_EAGAIN || error == TERCIO_EINTERRUPTED || r->run == NULL)
+        return 1;
+    if (drain(r) < 0) /* what had arrived is handed out first */
+        return -1;
+    if (r->failure != NULL || (r->lazy && is_ready(r)))
+        return 1;
+    error_raise(r->pool->env.st, r->pool, error);
+    return -1;
+}
+
+/* Raises what ended the map, if anything but its end did. Returns -1 then. */
+static int say_why(RunObject *r)
+{
+    PyObject *exc = r->failure != NULL ? r->failure : r->deferred;
+    if (exc != NULL) {
+        Py_INCREF(exc);
+        close_run(r);
+        core_raise(exc);
+        Py_DECREF(exc);
+        return -1;
+    }
+    if (r->terminated) {
+        close_run(r);
+        error_raise(r->pool->env.st, NULL, TERCIO_ECLOSED);
+        return -1;
+    }
+    return 0;
+}
+
+static bool enter(RunObject *r)
+{
+    if (r->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is taking results from this map");
+        return false;
+    }
+    if (r->opened && !r->closed && pool_is_foreign(r->pool)) {
+        error_raise(r->pool->env.st, NULL, TERCIO_EFORKED);
+        return false;
+    }
+    r->busy = true;
+    return true;
+}
+
+static PyObject *hand_out(RunObject *r)
+{
+    window *w = &r->results;
+    PyObject *v = window_take(w, w->base);
+    w->base++;
+    if (r->arrived <= w->base)
+        r->ready_bytes = 0;
+    else
+        r->ready_bytes -= r->ready_bytes / (r->arrived - w->base + 1);
+    return v;
+}
+
+static PyObject *run_iternext(PyObject *o)
+{
+    RunObject *r = (RunObject *)o;
+    if (!enter(r))
+        return NULL;
+    PyObject *v = NULL;
+    if (r->closed)
+        goto done;
+    if (!r->opened) {
+        r->lazy = true;
+        if (open_run(r) < 0) {
+            close_run(r);
+            goto done;
+        }
+    }
+    if (is_ready(r)) {
+        /* Between looks, handing out is all; but the workers must not run dry behind a slow consumer's back. */
+        if (r->run == NULL || r->failure != NULL || core_now() - r->looked < FRESH) {
+            v = hand_out(r);
+            goto done;
+        }
+    }
+    for (;;) {
+        int more = pass(r, -1);
+        if (more < 0) {
+            PyObject *exc = core_take_exception();
+            close_run(r);
+            core_raise(exc);
+            Py_XDECREF(exc);
+            break;
+        }
+        if (is_ready(r)) {
+            v = hand_out(r);
+            break;
+        }
+        if (more == 0) {
+            if (say_why(r) == 0)
+                close_run(r);
+            break;
+        }
+    }
+
+done:
+    r->busy = false;
+    return v;
+}
+
+/* The slots become the list; nobody has seen it before it is whole. */
+static PyObject *list_of_results(RunObject *r)
+{
+    Py_ssize_t n = (Py_ssize_t)r->arrived;
+    PyObject *list = PyList_New(n);
+    if (list == NULL)
+        return NULL;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *v = r->results.slots[i];
+        r->results.slots[i] = NULL;
+        if (v == NULL) { /* can't be: every item has one answer */
+            Py_INCREF(Py_None);
+            v = Py_None;
+        }
+        PyList_SET_ITEM(list, i, v);
+    }
+    return list;
+}
+
+static int report(RunObject *r, PyObject *progress, uint64_t *told)
+{
+    if (*told == r->arrived)
+        return 0;
+    *told = r->arrived;
+    PyObject *done = PyObject_CallFunction(progress, "K", (unsigned long long)r->arrived);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+static PyObject *run_collect(PyObject *o, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"progress", "interval", NULL};
+    RunObject *r = (RunObject *)o;
+    PyObject *progress = Py_None, *list = NULL;
+    double interval = 0.1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Od:collect", names, &progress, &interval))
+        return NULL;
+    if (!enter(r))
+        return NULL;
+    if (r->opened || r->closed) {
+        PyErr_SetString(PyExc_RuntimeError, "results of this map were taken already");
+        goto done;
+    }
+    bool reports = progress != Py_None;
+    uint64_t told = 0;
+    double next = core_now() + interval;
+    if (open_run(r) < 0)
+        goto fail;
+    for (;;) {
+        double left = reports ? next - core_now() : -1;
+        int more = pass(r, reports && left < 0 ? 0 : left);
+        if (more < 0)
+            goto fail;
+        if (more == 0)
+            break;
+        if (reports && core_now() >= next) {
+            if (report(r, progress, &told) < 0)
+                goto fail;
+            next = core_now() + interval;
+        }
+    }
+    if (r->failure != NULL && reports && report(r, progress, &told) < 0)
+        goto fail;
+    if (say_why(r) < 0)
+        goto done;
+    if (r->closed) {
+        PyErr_SetString(PyExc_RuntimeError, "the map was closed");
+        goto done;
+    }
+    stop(r);
+    if (reports && report(r, progress, &told) < 0)
+        goto fail;
+    list = list_of_results(r);
+
+fail:
+    if (list == NULL) {
+        PyObject *exc = core_take_exception();
+        close_run(r);
+        if (exc != NULL)
+            core_raise(exc);
+        Py_XDECREF(exc);
+    } else {
+        close_run(r);
+    }
+
+done:
+    r->busy = false;
+    return list;
+}
+
+/* ---- The object ------------------------------------------------------------------------------------------------- */
+
+RunObject *run_next_of_pool(RunObject *r)
+{
+    return r->next;
+}
+
+void run_pool_closes(RunObject *r)
+{
+    Py_INCREF(r);
+    if (r->run != NULL && !r->ended) {
+        r->lazy = false; /* all of it, however much */
+        if (r->failure == NULL && drain(r) < 0)
+            PyErr_Clear();
+        r->lazy = true;
+        if (!r->ended && r->failure == NULL)
+            r->terminated = true;
+    }
+    stop(r);
+    r->fed = true;
+    Py_DECREF(r);
+}
+
+PyObject *run_new(PoolObject *pool, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"call", "items", "chunk_size", "ordered", "in_turn", "max_active", "limit", "adapt",
+                            "lifespan", "task_timeout", "retries", "return_errors", NULL};
+    core_state *st = pool->env.st;
+    PyObject *call, *items, *limit_given = NULL;
+    double chunk_size = 1, timeout = 0;
+    int ordered = 1, in_turn = 0, adapt = 0, return_errors = 0;
+    long long max_active = 0;
+    unsigned lifespan = 0, retries = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O|$dppLOpIdIp:map", names, st->call_type, &call, &items,
+                                     &chunk_size, &ordered, &in_turn, &max_active, &limit_given, &adapt, &lifespan,
+                                     &timeout, &retries, &return_errors))
+        return NULL;
+    if (!(chunk_size >= 1) || max_active < 0) {
+        PyErr_SetString(PyExc_ValueError, "chunk_size must be at least 1, and max_active not negative");
+        return NULL;
+    }
+    Py_ssize_t limit = -1;
+    if (limit_given != NULL) {
+        limit = PyNumber_AsSsize_t(limit_given, NULL); /* a length may be larger than a word: then there is none */
+        if (limit == -1 && PyErr_Occurred())
+            return NULL;
+    }
+    PyObject *iterator = PyObject_GetIter(items);
+    if (iterator == NULL)
+        return NULL;
+    RunObject *r = (RunObject *)st->run_type->tp_alloc(st->run_type, 0);
+    if (r == NULL) {
+        Py_DECREF(iterator);
+        return NULL;
+    }
+    Py_INCREF(pool);
+    r->pool = pool;
+    Py_INCREF(call);
+    r->call = (CallObject *)call;
+    r->items = iterator;
+    r->chunk_size = chunk_size;
+    r->max_active = (uint64_t)max_active;
+    r->limit = limit < 0 || limit == PY_SSIZE_T_MAX ? UINT64_MAX : (uint64_t)limit;
+    r->lifespan = lifespan;
+    r->retries = retries;
+    r->timeout = timeout;
+    r->ordered = ordered != 0;
+    r->in_turn = in_turn != 0;
+    r->adapt = adapt != 0;
+    r->return_errors = return_errors != 0;
+    return (PyObject *)r;
+}
+
+static PyObject *run_close(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    RunObject *r = (RunObject *)o;
+    if (r->busy) { /* another thread is in it, or the user's iterator calls us: it closes on its way out */
+        r->close_wanted = true;
+        if (!pool_is_foreign(r->pool))
+            pool_kick(r->pool);
+    } else {
+        close_run(r);
+    }
+    Py_RETURN_NONE;
+}
+
+static int run_traverse(PyObject *o, visitproc visit, void *arg)
+{
+    RunObject *r = (RunObject *)o;
+    Py_VISIT(Py_TYPE(o));
+    Py_VISIT(r->pool);
+    Py_VISIT(r->call);
+    Py_VISIT(r->items);
+    Py_VISIT(r->deferred);
+    Py_VISIT(r->failure);
+    return 0;
+}
+
+static int run_clear(PyObject *o)
+{
+    RunObject *r = (RunObject *)o;
+    PyObject *raised = core_take_exception();
+    if (r->pool != NULL)
+        close_run(r);
+    encoder_fini(&r->encoder);
+    Py_CLEAR(r->call);
+    Py_CLEAR(r->pool);
+    if (raised != NULL) {
+        core_raise(raised);
+        Py_DECREF(raised);
+    }
+    return 0;
+}
+
+static void run_dealloc(PyObject *o)
+{
+    PyTypeObject *type = Py_TYPE(o);
+    PyObject_GC_UnTrack(o);
+    run_clear(o);
+    type->tp_free(o);
+    Py_DECREF(type);
+}
+
+static PyObject *run_get(PyObject *o, void *which)
+{
+    RunObject *r = (RunObject *)o;
+    switch (*(const char *)which) {
+    case 'd':
+        return PyLong_FromUnsignedLongLong(r->arrived);
+    case 't':
+        return PyLong_FromUnsignedLongLong(r->taken);
+    default:
+        return PyBool_FromLong(r->closed);
+    }
+}
+
+static PyGetSetDef run_getset[] = {
+    {"done", run_get, NULL, "Tasks finished so far.", "d"},
+    {"taken", run_get, NULL, "Items taken from the iterator.", "t"},
+    {"finished", run_get, NULL, "Whether nothing more will come.", "f"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+static PyMethodDef run_methods[] = {
+    {"collect", (PyCFunction)(void (*)(void))run_collect, METH_VARARGS | METH_KEYWORDS, "All results, as a list."},
+    {"close", run_close, METH_NOARGS, "Stops its work at once."},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot run_slots[] = {
+    {Py_tp_new, core_no_new},
+    {Py_tp_doc, "The results of one map."},
+    {Py_tp_traverse, run_traverse},
+    {Py_tp_clear, run_clear},
+    {Py_tp_dealloc, run_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, run_iternext},
+    {Py_tp_methods, run_methods},
+    {Py_tp_getset, run_getset},
+    {0, NULL},
+};
+PyType_Spec run_spec = {
+    .name = "tercio._core.MapRun",
+    .basicsize = sizeof(RunObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = run_slots,
+};

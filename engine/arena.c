@@ -49,6 +49,7 @@ struct record {
     uint32_t first, pages;
     uint64_t bytes;
     uint32_t next, previous;     /* in the list of lent blocks, or of unused records (next) */
+    uint32_t borrower;           /* 0: unknown */
     bool lent;
 };
 
@@ -141,7 +142,9 @@ static void set_free(struct segment *s, uint32_t first, uint32_t pages)
         s->largest = pages;
 }
 
-/* Writes a range down before it gets memory. In this order a kill in between leaves a range of no size. */
+/* Writes a range down before it gets memory. In this order a kill in between leaves a range of no size. A fence of the
+ * compiler is enough, as for a signal handler: a kill falls between two instructions, and who reads this after a death
+ * has learned of it from the kernel. */
 static int publish(tercio__arena *arena, uint64_t offset, uint64_t size, uint32_t *slot)
 {
     if (!arena->published)
@@ -152,7 +155,7 @@ static int publish(tercio__arena *arena, uint64_t offset, uint64_t size, uint32_
     if (i == TERCIO__SEGMENTS)
         return TERCIO_ENOMEM;
     arena->published[i].offset = offset;
-    atomic_thread_fence(memory_order_release);
+    atomic_signal_fence(memory_order_release);
     arena->published[i].size = size;
     if (i == n)
         atomic_store_explicit(arena->n_published, n + 1, memory_order_release);
@@ -165,7 +168,7 @@ static void withdraw(tercio__arena *arena, uint32_t slot)
     if (!arena->published)
         return;
     arena->published[slot].size = 0;
-    atomic_thread_fence(memory_order_release);
+    atomic_signal_fence(memory_order_release);
 }
 
 static void free_segment(struct segment *s)
@@ -487,7 +490,7 @@ static int warm_up(tercio__arena *arena, const struct record *r)
 static int put(tercio__arena *arena, const tercio_bytes *pieces, size_t n, size_t size, uint32_t state,
                tercio_block *block, void **data)
 {
-    assert(state == TERCIO__BLOCK_LENT || state == TERCIO__BLOCK_PINNED);
+    assert(state == TERCIO__BLOCK_LENT || state == TERCIO__BLOCK_PINNED || state == TERCIO__BLOCK_HELD);
     assert(arena->generation == tercio__fork_generation());
     if (size > (size_t)PTRDIFF_MAX / 2)
         return TERCIO_ENOMEM;
@@ -501,7 +504,7 @@ static int put(tercio__arena *arena, const tercio_bytes *pieces, size_t n, size_
     struct record *r = &arena->records[id];
 
     tercio__block_head head = {.magic = TERCIO__BLOCK_MAGIC, .generation = ++arena->serial, .size = size};
-    atomic_init(&head.state, state);
+    atomic_init(&head.state, state == TERCIO__BLOCK_HELD ? TERCIO__BLOCK_LENT : state);
     if (!r->segment) {
         memcpy(r->head, &head, sizeof head);
         atomic_init(tercio__heap_block_refs(r->head), 1);
@@ -593,25 +596,28 @@ void tercio__arena_free(tercio__arena *arena, const tercio_block *block)
         free_block(arena, id);
 }
 
-void tercio__arena_hold(tercio__arena *arena, const tercio_block *block)
+void tercio__arena_unhold(tercio__arena *arena, const tercio_block *block, uint32_t borrower)
 {
     uint32_t id = record_of(arena, block);
-    if (id && arena->records[id].lent)
-        unlink_lent(arena, id);
+    if (!id || arena->records[id].lent)
+        return;
+    arena->records[id].borrower = borrower;
+    link_lent(arena, id);
 }
 
-void tercio__arena_lend_again(tercio__arena *arena, const tercio_block *block)
+void tercio__arena_bury(tercio__arena *arena, uint32_t borrower)
 {
-    uint32_t id = record_of(arena, block);
-    if (id) /* relaxed: whoever publishes the block's descriptor publishes this too */
-        atomic_store_explicit(&arena->records[id].head->state, TERCIO__BLOCK_LENT, memory_order_relaxed);
+    for (uint32_t id = arena->records[0].next, next; id; id = next) {
+        next = arena->records[id].next;
+        if (arena->records[id].borrower == borrower)
+            free_block(arena, id);
+    }
 }
 
-void tercio__arena_let_go(tercio__arena *arena, const tercio_block *block)
+const void *tercio__arena_data(tercio__arena *arena, const tercio_block *block)
 {
     uint32_t id = record_of(arena, block);
-    if (id && !arena->records[id].lent)
-        link_lent(arena, id);
+    return arena->records[id].head + 1;
 }
 
 uint64_t tercio__arena_in_use(const tercio__arena *arena)

@@ -30,7 +30,8 @@
 #include "channel_layout.h"
 #include "tercio.h"
 
-enum { TERCIO__BLOCK_FREE, TERCIO__BLOCK_LENT, TERCIO__BLOCK_RETURNED, TERCIO__BLOCK_PINNED };
+enum { TERCIO__BLOCK_FREE, TERCIO__BLOCK_LENT, TERCIO__BLOCK_RETURNED, TERCIO__BLOCK_PINNED,
+       TERCIO__BLOCK_HELD /* for put alone: lent, but not taken back before unhold, whatever the borrower says */ };
 
 typedef struct {
     uint64_t magic;
@@ -65,15 +66,15 @@ int tercio__arena_putv(tercio__arena *, const tercio_bytes *pieces, size_t n, ui
 /* A block whose data the caller fills in place (memory is reserved). */
 int tercio__arena_alloc(tercio__arena *, size_t size, uint32_t state, tercio_block *, void **data);
 void tercio__arena_free(tercio__arena *, const tercio_block *);
-/* A lent block that may be needed again although its borrower returned it: a message that is sent once more when its
- * worker dies. `hold` keeps it from being taken back; `lend_again` makes it lent for the next borrower (the one before
- * is gone); `let_go` leaves it to reclaim, whether it was returned already or not. `free` needs no let_go. */
-void tercio__arena_hold(tercio__arena *, const tercio_block *);
-void tercio__arena_lend_again(tercio__arena *, const tercio_block *);
-void tercio__arena_let_go(tercio__arena *, const tercio_block *);
 /* Looks at a few lent blocks, oldest first, and takes back those that were returned; put calls it, and looks at all
  * of them before it asks for a new segment. */
 void tercio__arena_reclaim(tercio__arena *);
+/* From now on the block is taken back when it was returned. `borrower` (not 0) is for bury. */
+void tercio__arena_unhold(tercio__arena *, const tercio_block *, uint32_t borrower);
+/* Frees all that is lent to a borrower who is dead. */
+void tercio__arena_bury(tercio__arena *, uint32_t borrower);
+/* The data of a block of this arena. */
+const void *tercio__arena_data(tercio__arena *, const tercio_block *);
 uint64_t tercio__arena_in_use(const tercio__arena *);   /* bytes lent or pinned */
 uint64_t tercio__arena_held(const tercio__arena *);     /* bytes of memory, free ones included */
 

@@ -39,6 +39,7 @@
  * page.caller_wants    parent sets, worker   all         seq_cst (B1/B2): what the caller sleeps for
  *                      or parent clears
  * page.keeper_wants    same                  all         same, for the supervisor
+ * page.n_shares        parent                worker      release/acquire: shares[] below it are complete
  * channel.gate         parent                worker      release/acquire: everything the parent wrote before start
  * channel.stop         parent                worker      release/acquire
  * channel.lifespan     parent                worker      relaxed: a limit, read anew after each chunk
@@ -73,6 +74,7 @@
 #define TERCIO__PAGE_BYTES 4096u
 #define TERCIO__LINE _Alignas(64)
 #define TERCIO__TOP 5u
+#define TERCIO__SHARES 128u         /* most buffers of tercio_share */
 
 enum { TERCIO__EMPTY, TERCIO__READY, TERCIO__TAKEN, TERCIO__REVOKED };      /* low two bits of slot.word */
 enum { TERCIO__GATE_CLOSED, TERCIO__GATE_OPEN, TERCIO__GATE_DEAD };
@@ -82,6 +84,8 @@ enum { TERCIO__WANT_NOTHING, TERCIO__WANT_LOW_WATER, TERCIO__WANT_ANY };
 /* Kinds of record. The first four are TERCIO_KIND_... of tercio.h. */
 enum { TERCIO__REC_RESULT, TERCIO__REC_START, TERCIO__REC_INIT, TERCIO__REC_EXIT, TERCIO__REC_ALIVE,
        TERCIO__REC_GOODBYE, TERCIO__REC_PAD };
+
+typedef struct { uint64_t offset, size; } tercio__range;
 
 typedef struct {
     uint64_t magic;
@@ -94,7 +98,11 @@ typedef struct {
     TERCIO__LINE _Atomic uint64_t file_end;
     TERCIO__LINE _Atomic uint32_t caller_wants;
     _Atomic uint32_t keeper_wants;
+    TERCIO__LINE _Atomic uint32_t n_shares;
+    tercio__range shares[TERCIO__SHARES];       /* blocks of tercio_share; TERCIO__SHARE_WRITABLE in size */
 } tercio__page;
+
+#define TERCIO__SHARE_WRITABLE (UINT64_C(1) << 63)
 
 /* One message. 64 bytes: a cache line. */
 typedef struct {
@@ -106,8 +114,11 @@ typedef struct {
     uint32_t context;           /* id; 0 is none */
     uint64_t context_offset;    /* of a block that holds a packed context (or, under threading, an address) */
     uint64_t context_size;
-    uint64_t reserved;
+    uint32_t flags;             /* TERCIO__TIMED */
+    uint32_t reserved;
 } tercio__slot;
+
+#define TERCIO__TIMED 1u        /* note when each item starts: the run has a deadline, or people want to see it */
 
 #define TERCIO__IN_BLOCK UINT32_C(0x80000000)
 
@@ -122,15 +133,14 @@ typedef struct {
     uint32_t payload;           /* bytes; TERCIO__IN_BLOCK: parts[0] is the first of the blocks */
 } tercio__record;
 
-typedef struct { uint64_t offset, size; } tercio__range;
 typedef struct { _Atomic uint64_t ns, index; } tercio__longest;
 
 typedef struct {
     /* written by the parent before the gate opens */
     uint64_t magic;
     uint32_t index, generation;
-    uint32_t flags;
-    int32_t cpu;
+    int32_t cpu;                /* to be pinned to; -1: none */
+    uint64_t begun;             /* when the parent began to start it: ns, monotonic */
     TERCIO__LINE _Atomic uint32_t gate;
 
     TERCIO__LINE _Atomic uint64_t down_tail;    /* written by the parent */

@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "../plat/plat.h"
 #include "tercio.h"
 
 static const char *const names[] = {"default", "fork", "spawn", "forkserver", "threading"};
@@ -26,3 +27,5 @@ const char *tercio_method_name(tercio_method method)
         method = TERCIO_FORK;
     return method >= TERCIO_FORK && method <= TERCIO_THREADING ? names[method] : "unknown";
 }
+
+unsigned tercio_usable_cpus(void) { return tercio__cpus_usable(); }

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a host, or a task, may ask for inside a worker: answering, waiting for room, buffers.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "call.h"
+
+#define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
+#define STORE(word, value, order) atomic_store_explicit(&(word), (value), memory_order_##order)
+
+enum { LONGEST_SPIN = 20000, SKIPS = 16 };
+
+/* ---- Ringing and sleeping --------------------------------------------------------------------------------------- */
+
+static void ring(_Atomic uint32_t *wants, int bell)
+{
+    /* Killed between these two, the worker leaves a parent asleep; its death wakes the keeper, who looks. */
+    if (atomic_exchange_explicit(wants, TERCIO__WANT_NOTHING, memory_order_seq_cst) != TERCIO__WANT_NOTHING)
+        tercio__bell_ring(bell);
+}
+
+void tercio__call_ring(tercio_call *call, bool passed)
+{
+    atomic_thread_fence(memory_order_seq_cst); /* B2 */
+    uint32_t wants = LOAD(call->page->caller_wants, relaxed);
+    if (wants == TERCIO__WANT_ANY)
+        ring(&call->page->caller_wants, call->start->caller_bell);
+    else if (wants == TERCIO__WANT_LOW_WATER) {
+        bool low = passed && call->taker.head >= LOAD(call->words->low_water, relaxed);
+        if (!low && tercio__taker_unread(&call->taker) > call->taker.map.ring_bytes / 2) {
+            call->taker.up_head = LOAD(call->words->up_head, acquire);
+            low = tercio__taker_unread(&call->taker) > call->taker.map.ring_bytes / 2;
+        }
+        if (low)
+            ring(&call->page->caller_wants, call->start->caller_bell);
+    }
+    if (LOAD(call->page->keeper_wants, relaxed) != TERCIO__WANT_NOTHING)
+        ring(&call->page->keeper_wants, call->start->keeper_bell);
+}
+
+static void ring_whoever_listens(tercio_call *call)
+{
+    atomic_thread_fence(memory_order_seq_cst); /* B2 */
+    ring(&call->page->caller_wants, call->start->caller_bell);
+    ring(&call->page->keeper_wants, call->start->keeper_bell);
+}
+
+static bool spin(tercio_call *call, bool (*ready)(tercio_call *))
+{
+    uint64_t budget = call->spin_ns;
+    if (budget == 0) {
+        if (++call->spin_skips < SKIPS)
+            return false;
+        call->spin_skips = 0;
+        budget = LONGEST_SPIN / 4;
+    }
+    uint64_t end = tercio__now() + budget;
+    do {
+        for (int i = 0; i < 16; i++)
+            if (ready(call)) {
+                call->spin_ns = LONGEST_SPIN;
+                return true;
+            }
+        tercio__yield();
+    } while (tercio__now() < end);
+    call->spin_ns = call->spin_ns > LONGEST_SPIN / 8 ? call->spin_ns / 2 : 0;
+    return false;
+}
+
+void tercio__call_sleep(tercio_call *call, bool (*ready)(tercio_call *))
+{
+    tercio__channel *words = call->words;
+    if (ready(call) || spin(call, ready))
+        return;
+    if (call->host->pause)
+        call->host->pause(call->user, call);
+    for (;;) {
+        uint32_t seen = LOAD(words->bell, relaxed);
+        STORE(words->asleep, 1, seq_cst); /* B1 */
+        atomic_thread_fence(memory_order_seq_cst);
+        if (ready(call))
+            break;
+        tercio__word_wait(&words->bell, seen, 0);
+        if (ready(call) || LOAD(words->bell, relaxed) != seen)
+            break;
+    }
+    STORE(words->asleep, 0, relaxed); /* a wake too many is harmless */
+    if (call->host->resume)
+        call->host->resume(call->user, call);
+    if (!ready(call) && call->host->signals)
+        call->host->signals(call->user, call);
+}
+
+void tercio_call_wake(tercio_call *call)
+{
+    atomic_fetch_add_explicit(&call->words->bell, 1, memory_order_seq_cst);
+}
+
+/* ---- Records ------------------------------------------------------------------------------------------------------ */
+
+static bool room_ready(tercio_call *call)
+{
+    uint64_t head = LOAD(call->words->up_head, acquire); /* A4 */
+    return head != call->taker.up_head || LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW;
+}
+
+static tercio__arena *arena_of(tercio_call *call)
+{
+    if (call->arena == NULL)
+        call->arena = tercio__arena_new(call->file, &call->page->file_end, call->words->segments,
+                                        &call->words->n_segments);
+    return call->arena;
+}
+
+/* Backpressure: blocks that the parent has not read count, views that it keeps don't. */
+static void wait_for_readers(tercio_call *call, uint64_t bytes)
+{
+    while (call->unread_blocks && call->unread_blocks + bytes > call->page->arena_bytes) {
+        call->taker.up_head = LOAD(call->words->up_head, acquire); /* A4 */
+        if (call->taker.up_head >= call->unread_until) {
+            call->unread_blocks = 0;
+            return;
+        }
+        if (LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW)
+            return;
+        ring_whoever_listens(call);
+        tercio__call_sleep(call, room_ready);
+    }
+}
+
+enum { BLOCKS_ON_STACK = 16 };
+
+int tercio__call_send(tercio_call *call, int kind, int status, int code, const tercio_bytes *parts, size_t n_parts)
+{
+    tercio_block few[BLOCKS_ON_STACK], *blocks = few;
+    uint32_t n_blocks = 0;
+    uint64_t large = 0;
+    bool head_in_block = n_parts && parts[0].size > tercio__inline_limit(call->page->ring_bytes);
+    size_t first = head_in_block ? 0 : 1, head_size = n_parts && !head_in_block ? parts[0].size : 0;
+    int error = 0;
+
+    if (n_parts > first) {
+        size_t most = n_parts - first;
+        if (most * sizeof *blocks > call->page->ring_bytes / 4 || most > UINT16_MAX)
+            return TERCIO_ETOOBIG;
+        if (arena_of(call) == NULL || (most > BLOCKS_ON_STACK && (blocks = malloc(most * sizeof *blocks)) == NULL))
+            return TERCIO_ENOMEM;
+        for (size_t i = first; i < n_parts; i++)
+            large += parts[i].size;
+        wait_for_readers(call, large);
+        for (size_t i = first; i < n_parts && !error; i++) {
+            error = tercio__arena_put(call->arena, parts[i].data, parts[i].size, TERCIO__BLOCK_LENT, &blocks[n_blocks]);
+            n_blocks += error == 0;
+        }
+        if (error)
+            goto out;
+    }
+    uint64_t bytes = n_blocks * sizeof(tercio_block) + head_size;
+    tercio__record *record;
+    while ((record = tercio__taker_reserve(&call->taker, bytes)) == NULL) {
+        if (LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW) {
+            error = TERCIO_ECLOSED;
+            goto out;
+        }
+        ring_whoever_listens(call);
+        tercio__call_sleep(call, room_ready);
+    }
+    record->kind = (uint16_t)kind;
+    record->n_blocks = (uint16_t)n_blocks;
+    record->sequence = call->sequence;
+    record->item = call->item;
+    record->status = status;
+    record->code = code;
+    record->payload = head_in_block ? TERCIO__IN_BLOCK : (uint32_t)head_size;
+    unsigned char *at = (unsigned char *)(record + 1);
+    if (n_blocks)
+        memcpy(at, blocks, n_blocks * sizeof *blocks);
+    if (head_size)
+        memcpy(at + n_blocks * sizeof *blocks, parts[0].data, head_size);
+    tercio__taker_publish(&call->taker, record);
+    if (large) {
+        call->unread_blocks += large;
+        call->unread_until = call->taker.up_tail;
+    }
+out:
+    if (error)
+        while (n_blocks > 0)
+            tercio__arena_free(call->arena, &blocks[--n_blocks]);
+    if (blocks != few)
+        free(blocks);
+    return error;
+}
+
+int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *parts, size_t n_parts)
+{
+    tercio__channel *words = call->words;
+    if (tercio_call_stray(call))
+        _exit(0);
+    int error = tercio__call_send(call, TERCIO__REC_RESULT, status, code, parts, n_parts);
+    if (error == TERCIO_ECLOSED)
+        return 1;
+    if (error)
+        return error;
+    call->item++;
+    STORE(words->n_done, LOAD(words->n_done, relaxed) + 1, relaxed);
+    if (call->timed) {
+        uint64_t now = tercio__now(), spent = now - LOAD(words->item_since, relaxed);
+        for (unsigned i = 0; i < TERCIO__TOP; i++)
+            if (spent > LOAD(words->longest[i].ns, relaxed)) {
+                for (unsigned j = TERCIO__TOP - 1; j > i; j--) {
+                    STORE(words->longest[j].ns, LOAD(words->longest[j - 1].ns, relaxed), relaxed);
+                    STORE(words->longest[j].index, LOAD(words->longest[j - 1].index, relaxed), relaxed);
+                }
+                STORE(words->longest[i].ns, spent, relaxed);
+                STORE(words->longest[i].index, call->slot->index + call->item - 1, relaxed);
+                break;
+            }
+        STORE(words->item_sequence, call->sequence << 32 | call->item, relaxed);
+        STORE(words->item_since, call->item < call->slot->n_items ? now : 0, release);
+    }
+    tercio__call_ring(call, false);
+    return LOAD(words->stop, acquire) == TERCIO__STOP_NOW || LOAD(words->cancel, acquire) == call->sequence + 1;
+}
+
+/* ---- What is left for the parent ------------------------------------------------------------------------------------ */
+
+void tercio__call_forget_left(tercio_call *call)
+{
+    free(call->left_bytes);
+    call->left_bytes = NULL;
+    call->left = false;
+    call->left_size = 0;
+    call->left_status = 0;
+}
+
+int tercio_leave(tercio_call *call, int status, const tercio_bytes *parts, size_t n_parts)
+{
+    /* Not for large things: a failure's text, an exit function's result. Parts are joined by the host. */
+    size_t size = 0;
+    for (size_t i = 0; i < n_parts; i++)
+        size += parts[i].size;
+    unsigned char *bytes = malloc(size + 1);
+    if (bytes == NULL)
+        return TERCIO_ENOMEM;
+    tercio__call_forget_left(call);
+    for (size_t i = 0; i < n_parts; i++) {
+        if (parts[i].size)
+            memcpy(bytes + call->left_size, parts[i].data, parts[i].size);
+        call->left_size += parts[i].size;
+    }
+    call->left_bytes = bytes;
+    call->left_status = status;
+    call->left = true;
+    return 0;
+}
+
+void tercio__call_send_left(tercio_call *call, int kind, int status)
+{
+    tercio_bytes part = {call->left_bytes, call->left_size};
+    if (call->left_status)
+        status = call->left_status;
+    if (tercio__call_send(call, kind, status, 0, &part, 1) && kind != TERCIO__REC_EXIT)
+        (void)tercio__call_send(call, kind, status, 0, NULL, 0);
+}
+
+/* ---- Looking things up ------------------------------------------------------------------------------------------------ */
+
+unsigned tercio_worker_id(tercio_call *call) { return call->words->index; }
+uint64_t tercio_call_index(tercio_call *call) { return call->slot ? call->slot->index + call->item : 0; }
+tercio_method tercio_call_method(tercio_call *call) { return call->start->method; }
+void **tercio_call_user(tercio_call *call) { return &call->host_pointer; }
+uint64_t tercio__call_table_hash(const tercio_call *call) { return call->page->table_hash; }
+
+bool tercio_call_stray(tercio_call *call) { return call->fork_generation != tercio__fork_generation(); }
+
+bool tercio_stopping(tercio_call *call)
+{
+    return LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW ||
+           (call->slot && LOAD(call->words->cancel, acquire) == call->sequence + 1);
+}
+
+int tercio_call_take(tercio_call *call, const tercio_block *block, tercio_view *view)
+{
+    int error = tercio__view_open(call->file, block, view);
+    if (error == 0)
+        ((tercio_block *)(uintptr_t)block)->offset = 0; /* the view gives it back, not the end of the message */
+    return error;
+}
+
+void *tercio_shared(tercio_call *call, uint32_t id, size_t *size)
+{
+    if (id >= TERCIO__SHARES || id >= LOAD(call->page->n_shares, acquire))
+        return NULL;
+    if (!call->share_open[id]) {
+        tercio__range range = call->page->shares[id];
+        tercio_block block = {range.offset, range.size & ~TERCIO__SHARE_WRITABLE};
+        if (tercio__view_open(call->file, &block, &call->shares[id]))
+            return NULL;
+        call->share_open[id] = true;
+    }
+    if (size)
+        *size = call->shares[id].size;
+    return call->shares[id].data;
+}

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+#include "channel.h"
+
+#define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
+#define STORE(word, value, order) atomic_store_explicit(&(word), (value), memory_order_##order)
+
+static inline uint64_t round8(uint64_t bytes) { return (bytes + 7) & ~UINT64_C(7); }
+static inline tercio__slot *slot_of(const tercio__channel_map *map, uint64_t sequence)
+{
+    return &map->slots[sequence % TERCIO__SLOTS];
+}
+
+void tercio__channel_at(tercio__channel_map *map, void *memory, uint64_t ring_bytes)
+{
+    unsigned char *base = memory;
+    map->words = memory;
+    map->slots = (tercio__slot *)(void *)(base + TERCIO__SLOTS_AT);
+    map->down = base + TERCIO__DOWN_AT;
+    map->up = base + TERCIO__UP_AT(ring_bytes);
+    map->ring_bytes = ring_bytes;
+}
+
+void tercio__channel_reset(tercio__channel_map *map, uint32_t index, uint32_t generation)
+{
+    memset(map->words, 0, sizeof *map->words);
+    memset(map->slots, 0, TERCIO__SLOTS * sizeof *map->slots);
+    map->words->magic = TERCIO__MAGIC;
+    map->words->index = index;
+    map->words->generation = generation;
+    map->words->cpu = -1;
+}
+
+/* ---- Parent: down ---------------------------------------------------------------------------------------------- */
+
+/* A message never wraps: where it doesn't fit before the end, the rest of the ring is left out. */
+static uint64_t place(uint64_t used, uint64_t ring_bytes, uint64_t bytes)
+{
+    uint64_t at = used % ring_bytes;
+    return at + bytes > ring_bytes ? used + (ring_bytes - at) : used;
+}
+
+bool tercio__sender_has_room(const tercio__sender *sender, uint64_t bytes)
+{
+    uint64_t ring = sender->map.ring_bytes;
+    return sender->tail - sender->reclaimed < TERCIO__SLOTS && bytes <= ring &&
+           place(sender->down_used, ring, bytes) + bytes - sender->down_freed <= ring;
+}
+
+uint64_t tercio__sender_put(tercio__sender *sender, const tercio__letter *letter, uint64_t *end)
+{
+    uint64_t ring = sender->map.ring_bytes, sequence = sender->tail++;
+    uint64_t start = place(sender->down_used, ring, tercio__letter_bytes(letter));
+    size_t block_bytes = letter->n_blocks * sizeof(tercio_block);
+    unsigned char *at = sender->map.down + start % ring;
+    tercio__slot *slot = slot_of(&sender->map, sequence);
+
+    if (block_bytes)
+        memcpy(at, letter->blocks, block_bytes);
+    if (!letter->head_in_block && letter->head.size)
+        memcpy(at + block_bytes, letter->head.data, letter->head.size);
+    slot->index = letter->index;
+    slot->n_items = letter->n_items;
+    slot->skip = letter->skip;
+    slot->offset = (uint32_t)(start % ring);
+    slot->size = letter->head_in_block ? 0 : (uint32_t)letter->head.size;
+    slot->n_blocks = letter->n_blocks | (letter->head_in_block ? TERCIO__IN_BLOCK : 0);
+    slot->context = letter->context;
+    slot->context_offset = letter->context_block.offset;
+    slot->context_size = letter->context_block.size;
+    slot->flags = letter->flags;
+    *end = sender->down_used = start + tercio__letter_bytes(letter);
+    STORE(slot->word, sequence << 2 | TERCIO__READY, release); /* R1 */
+    STORE(sender->map.words->down_tail, sender->tail, relaxed);
+    return sequence;
+}
+
+bool tercio__sender_revoke(tercio__sender *sender, uint64_t sequence)
+{
+    uint64_t ready = sequence << 2 | TERCIO__READY;
+    return atomic_compare_exchange_strong_explicit(&slot_of(&sender->map, sequence)->word, &ready,
+                                                   sequence << 2 | TERCIO__REVOKED, memory_order_acq_rel,
+                                                   memory_order_acquire);
+}
+
+uint64_t tercio__sender_passed(const tercio__sender *sender)
+{
+    uint64_t head = LOAD(sender->map.words->down_head, acquire); /* A2 */
+    /* A worker gone mad can't make us reclaim what was never sent. */
+    return head - sender->reclaimed <= sender->tail - sender->reclaimed ? head : sender->reclaimed;
+}
+
+const unsigned char *tercio__sender_bytes(const tercio__sender *sender, uint64_t sequence)
+{
+    return sender->map.down + slot_of(&sender->map, sequence)->offset;
+}
+
+/* ---- Parent: up ------------------------------------------------------------------------------------------------ */
+
+const unsigned char *tercio__receiver_peek(tercio__sender *sender, tercio__record *record, int *error)
+{
+    uint64_t ring = sender->map.ring_bytes;
+    *error = 0;
+    for (;;) {
+        uint64_t read = LOAD(sender->up_read, relaxed); /* ours */
+        uint64_t ahead = LOAD(sender->map.words->up_tail, acquire) - read; /* A3 */
+        uint64_t at = read % ring;
+        if (ahead == 0)
+            return NULL;
+        if (ahead > ring || ahead % 8 || ahead < 8)
+            goto impossible;
+        const unsigned char *bytes = sender->map.up + at;
+        if (ring - at < sizeof *record) { /* too short for a header: it is padding, and nothing says so */
+            if (ahead < ring - at)
+                goto impossible;
+            STORE(sender->up_read, read + (ring - at), relaxed);
+            continue;
+        }
+        if (ahead < sizeof *record)
+            goto impossible;
+        memcpy(record, bytes, sizeof *record);
+        uint64_t size = record->size;
+        if (size < sizeof *record || size % 8 || size > ahead || size > ring - at)
+            goto impossible;
+        if (record->kind == TERCIO__REC_PAD) {
+            STORE(sender->up_read, read + size, relaxed);
+            continue;
+        }
+        uint64_t payload = record->payload == TERCIO__IN_BLOCK ? 0 : record->payload;
+        if (sizeof *record + record->n_blocks * sizeof(tercio_block) + payload > size || record->kind > TERCIO__REC_PAD)
+            goto impossible;
+        if (record->payload == TERCIO__IN_BLOCK && record->n_blocks == 0)
+            goto impossible;
+        return bytes + sizeof *record;
+    }
+impossible:
+    *error = TERCIO_EPROTOCOL;
+    return NULL;
+}
+
+void tercio__receiver_next(tercio__sender *sender, const tercio__record *record)
+{
+    STORE(sender->up_read, LOAD(sender->up_read, relaxed) + record->size, relaxed);
+}
+
+void tercio__receiver_done(tercio__sender *sender)
+{
+    STORE(sender->map.words->up_head, LOAD(sender->up_read, relaxed), release); /* R4 */
+}
+
+/* ---- Worker: down ---------------------------------------------------------------------------------------------- */
+
+bool tercio__taker_has_next(const tercio__taker *taker)
+{
+    uint64_t word = LOAD(slot_of(&taker->map, taker->head)->word, acquire); /* A1 */
+    return word >> 2 == taker->head && (word & 3) != TERCIO__EMPTY;
+}
+
+int tercio__taker_take(tercio__taker *taker, tercio__slot **slot)
+{
+    tercio__slot *next = slot_of(&taker->map, taker->head);
+    uint64_t word = LOAD(next->word, acquire); /* A1 */
+    if (word >> 2 != taker->head || (word & 3) == TERCIO__EMPTY)
+        return TERCIO__TAKE_NOTHING;
+    if (word == (taker->head << 2 | TERCIO__READY) &&
+        atomic_compare_exchange_strong_explicit(&next->word, &word, taker->head << 2 | TERCIO__TAKEN,
+                                                memory_order_acq_rel, memory_order_acquire)) {
+        *slot = next;
+        return TERCIO__TAKE_MESSAGE;
+    }
+    tercio__taker_pass(taker);
+    return TERCIO__TAKE_REVOKED;
+}
+
+void tercio__taker_pass(tercio__taker *taker)
+{
+    STORE(taker->map.words->down_head, ++taker->head, release); /* R2 */
+}
+
+int tercio__taker_message(const tercio__taker *taker, const tercio__slot *slot, const tercio_block **blocks,
+                          tercio_bytes *head)
+{
+    uint64_t n_blocks = slot->n_blocks & ~TERCIO__IN_BLOCK;
+    uint64_t offset = slot->offset, size = slot->size;
+    if (offset % 8 || offset + n_blocks * sizeof(tercio_block) + size > taker->map.ring_bytes)
+        return TERCIO_EPROTOCOL;
+    if (slot->skip >= slot->n_items || ((slot->n_blocks & TERCIO__IN_BLOCK) && n_blocks == 0))
+        return TERCIO_EPROTOCOL;
+    *blocks = (const tercio_block *)(const void *)(taker->map.down + offset);
+    head->data = taker->map.down + offset + n_blocks * sizeof(tercio_block);
+    head->size = size;
+    return 0;
+}
+
+/* ---- Worker: up ------------------------------------------------------------------------------------------------ */
+
+tercio__record *tercio__taker_reserve(tercio__taker *taker, uint64_t bytes)
+{
+    uint64_t ring = taker->map.ring_bytes, need = sizeof(tercio__record) + round8(bytes);
+    for (int look = 0; look < 2; look++) {
+        uint64_t at = taker->up_tail % ring, rest = ring - at;
+        uint64_t pad = need > rest ? rest : 0;
+        if (taker->up_tail + pad + need - taker->up_head <= ring) {
+            if (pad) {
+                /* Behind up_tail still: nobody reads it before the record that follows is published. */
+                if (pad >= sizeof(tercio__record)) {
+                    tercio__record padding = {.size = (uint32_t)pad, .kind = TERCIO__REC_PAD};
+                    memcpy(taker->map.up + at, &padding, sizeof padding);
+                }
+                taker->up_tail += pad;
+                at = 0;
+            }
+            tercio__record *record = (tercio__record *)(void *)(taker->map.up + at);
+            record->size = (uint32_t)need;
+            return record;
+        }
+        taker->up_head = LOAD(taker->map.words->up_head, acquire); /* A4 */
+    }
+    return NULL;
+}
+
+void tercio__taker_publish(tercio__taker *taker, tercio__record *record)
+{
+    taker->up_tail += record->size;
+    STORE(taker->map.words->up_tail, taker->up_tail, release); /* R3 */
+}

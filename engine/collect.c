@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * From the workers' rings to the inboxes of runs. Whoever waits for results does this, in its own thread; when
+ * nobody does, the keeper.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+enum { DEPTH_AT_FIRST = 2 };
+static const double ahead_ns = 1e6; /* work queued before each worker: enough to cover a wake, little to take back */
+
+bool tercio__has_news(const tercio_pool *pool)
+{
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        if (tercio__receiver_has_news(&pool->workers[i].sender))
+            return true;
+    return false;
+}
+
+/* ---- Depth by measured time -------------------------------------------------------------------------------------- */
+
+static void measure(tercio__worker *worker, tercio_run *run, uint32_t n_items)
+{
+    tercio__channel *words = worker->sender.map.words;
+    uint64_t done = atomic_load_explicit(&words->n_done, memory_order_relaxed);
+    uint64_t work = atomic_load_explicit(&words->ns_work, memory_order_relaxed);
+    if (done <= worker->seen_done || work < worker->seen_work)
+        return;
+    double mean = (double)(work - worker->seen_work) / (double)(done - worker->seen_done);
+    worker->seen_done = done;
+    worker->seen_work = work;
+    run->item_ns = run->item_ns > 0 ? run->item_ns * 0.75 + mean * 0.25 : mean;
+    double message_ns = run->item_ns * n_items + 1;
+    double depth = ahead_ns / message_ns;
+    /* Grow step by step: the first measures are of cold caches. */
+    uint32_t most = run->depth * 4 < TERCIO__SLOTS - 1 ? run->depth * 4 : TERCIO__SLOTS - 1;
+    run->depth = depth < DEPTH_AT_FIRST ? DEPTH_AT_FIRST : depth > most ? most : (uint32_t)depth;
+}
+
+/* ---- Records ----------------------------------------------------------------------------------------------------- */
+
+void tercio__answer(tercio__chunk *chunk, tercio__entry entry, const char *message)
+{
+    tercio_run *run = chunk->run;
+    entry.index = chunk->index + chunk->done;
+    entry.cookie = chunk->cookie;
+    entry.attempts = chunk->attempts;
+    entry.message_size = message ? (uint32_t)strlen(message) + 1 : 0;
+    if (tercio__inbox_add(&run->incoming, &entry, NULL, NULL, message))
+        run->error = TERCIO_ENOMEM;
+    chunk->done++;
+    chunk->attempts = 1;
+    run->n_active--;
+}
+
+static void take_result(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
+{
+    tercio_pool *pool = worker->pool;
+    tercio__sender *sender = &worker->sender;
+    if (record->sequence - sender->reclaimed >= sender->tail - sender->reclaimed)
+        return; /* no such message: a worker gone mad */
+    tercio__chunk *chunk = &worker->inflight[record->sequence % TERCIO__SLOTS];
+    const tercio_block *blocks = (const tercio_block *)(const void *)bytes;
+    const unsigned char *payload = bytes + record->n_blocks * sizeof(tercio_block);
+    size_t size = record->payload == TERCIO__IN_BLOCK ? 0 : record->payload;
+
+    if (chunk->over || chunk->run == NULL || record->item != chunk->done || record->item >= chunk->n_items) {
+        for (uint32_t i = 0; i < record->n_blocks; i++)
+            tercio__block_return(pool->file, &blocks[i]);
+        tercio__garbage(pool, payload, size, 1, 0, true);
+        if (!chunk->over && record->item == chunk->done && chunk->done < chunk->n_items)
+            chunk->done++;
+        return;
+    }
+    tercio_run *run = chunk->run;
+    tercio__entry entry = {
+        .index = chunk->index + chunk->done,
+        .cookie = chunk->cookie,
+        .status = record->status,
+        .code = record->code,
+        .kind = TERCIO_KIND_RESULT,
+        .worker = worker->index,
+        .attempts = chunk->attempts,
+        .n_blocks = record->n_blocks,
+        .out_size = size,
+    };
+    if (tercio__inbox_add(&run->incoming, &entry, blocks, payload, NULL))
+        run->error = TERCIO_ENOMEM;
+    else if (record->n_blocks)
+        atomic_fetch_add_explicit(&pool->blocks_out, record->n_blocks, memory_order_relaxed);
+    chunk->done++;
+    chunk->attempts = 1;
+    run->n_active--;
+    if (record->status && run->options.stop_on_error && !run->stopped) {
+        run->stopped = true;
+        tercio__drop_pending(pool, run);
+        tercio__take_back(pool, run);
+    }
+}
+
+static void take_record(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
+{
+    tercio_pool *pool = worker->pool;
+    const tercio_block *blocks = (const tercio_block *)(const void *)bytes;
+    const unsigned char *payload = bytes + record->n_blocks * sizeof(tercio_block);
+    tercio__entry entry = {
+        .index = worker->index,
+        .status = record->status,
+        .code = record->code,
+        .kind = record->kind,
+        .worker = worker->index,
+        .pid = worker->pid,
+        .n_blocks = record->n_blocks,
+        .out_size = record->payload == TERCIO__IN_BLOCK ? 0 : record->payload,
+    };
+    switch (record->kind) {
+    case TERCIO__REC_RESULT:
+        take_result(worker, record, bytes);
+        break;
+    case TERCIO__REC_ALIVE:
+        worker->alive = true;
+        worker->stillborn = 0;
+        break;
+    case TERCIO__REC_GOODBYE:
+        worker->goodbye = true;
+        break;
+    case TERCIO__REC_EXIT:
+        (void)tercio__inbox_add(&pool->exits, &entry, blocks, payload, NULL);
+        break;
+    case TERCIO__REC_START:
+    case TERCIO__REC_INIT:
+        worker->failed = true;
+        tercio__pool_fail(pool, record->status == TERCIO_ETABLE ? TERCIO_ETABLE : TERCIO_ESTART, &entry, blocks, payload,
+                          NULL);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- Slots that workers have passed -------------------------------------------------------------------------------- */
+
+/* A message that its worker left before its end: it was stopped, or one of its items was. */
+static void settle_partly_done(tercio__worker *worker, uint64_t sequence)
+{
+    tercio_pool *pool = worker->pool;
+    tercio__chunk *chunk = &worker->inflight[sequence % TERCIO__SLOTS];
+    const tercio_block *blocks = (const tercio_block *)(const void *)tercio__sender_bytes(&worker->sender, sequence);
+
+    if (chunk->abort != TERCIO__ABORT_NO && chunk->abort_item == chunk->done && chunk->run) {
+        if (chunk->abort != TERCIO__ABORT_DROP)
+            tercio__answer(chunk,
+                           (tercio__entry){.status = chunk->abort == TERCIO__ABORT_TIMEOUT ? TERCIO_ETIMEDOUT
+                                                                                           : TERCIO_ECANCELED,
+                                           .worker = worker->index,
+                                           .pid = worker->pid},
+                           tercio_error_text(chunk->abort == TERCIO__ABORT_TIMEOUT ? TERCIO_ETIMEDOUT : TERCIO_ECANCELED));
+    }
+    bool wanted = chunk->run && !chunk->run->stopped && !pool->closing && chunk->abort != TERCIO__ABORT_DROP;
+    if (chunk->done < chunk->n_items && wanted) {
+        chunk->abort = TERCIO__ABORT_NO;
+        if (tercio__requeue(worker, sequence, true) == 0)
+            return;
+        chunk->run->error = TERCIO_ENOMEM;
+    }
+    if (chunk->done < chunk->n_items)
+        tercio__garbage(pool, (const unsigned char *)(blocks + chunk->n_blocks), chunk->head_size, chunk->n_items,
+                        chunk->done + (chunk->abort != TERCIO__ABORT_NO), false);
+    tercio__chunk_over(pool, chunk, blocks, worker->index + 1);
+}
+
+static void reclaim(tercio__worker *worker, uint64_t passed)
+{
+    tercio__sender *sender = &worker->sender;
+    while (sender->reclaimed < passed) {
+        uint64_t sequence = sender->reclaimed;
+        tercio__chunk *chunk = &worker->inflight[sequence % TERCIO__SLOTS];
+        if (!chunk->over) {
+            tercio_run *run = chunk->run;
+            if (run && chunk->done == chunk->n_items) {
+                if (passed - sequence == 1)
+                    measure(worker, run, chunk->n_items);
+                tercio__chunk_over(worker->pool, chunk,
+                                   (const tercio_block *)(const void *)tercio__sender_bytes(sender, sequence),
+                                   worker->index + 1);
+            } else {
+                settle_partly_done(worker, sequence);
+            }
+        }
+        sender->down_freed = chunk->ring_end;
+        sender->reclaimed++;
+        if (worker->told_at && worker->told_sequence == sequence)
+            worker->told_at = 0;
+    }
+    uint64_t load = sender->tail - sender->reclaimed;
+    if (load < worker->pool->level)
+        worker->pool->level = (unsigned)load;
+}
+
+/* ---- The pump ------------------------------------------------------------------------------------------------------- */
+
+void tercio__pump_worker(tercio__worker *worker)
+{
+    tercio__sender *sender = &worker->sender;
+    tercio__record record;
+    const unsigned char *bytes;
+    bool read = false;
+    int error;
+
+    if (sender->map.words == NULL || worker->state == TERCIO_STATE_NONE || worker->state == TERCIO_STATE_DEAD)
+        return;
+    /* First where the worker is, then what it said: a slot that it has passed has all of its records before that. */
+    uint64_t passed = tercio__sender_passed(sender);
+    while ((bytes = tercio__receiver_peek(sender, &record, &error)) != NULL) {
+        take_record(worker, &record, bytes);
+        tercio__receiver_next(sender, &record);
+        read = true;
+    }
+    if (error && worker->handle >= 0) /* it writes nonsense: it can't go on */
+        (void)tercio__process_signal(worker->handle, SIGKILL);
+    if (read) {
+        tercio__receiver_done(sender);
+        worker->pool->last_active = worker->index;
+    }
+    if (passed > sender->reclaimed)
+        reclaim(worker, passed);
+    if (read)
+        tercio__wake(worker); /* it may wait for room */
+}
+
+void tercio__pump(tercio_pool *pool)
+{
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        tercio__pump_worker(&pool->workers[i]);
+    if (pool->pending)
+        tercio__dispatch_pending(pool);
+    else
+        tercio__balance(pool);
+    for (tercio_run *run = pool->runs; run; run = run->next)
+        if (run->waits && (!tercio__inbox_empty(&run->incoming) || run->wants_room || run->error ||
+                           (run->ended && run->n_chunks == 0)))
+            tercio__run_ring(run);
+        else if (run->bell_public && !tercio__inbox_empty(&run->incoming))
+            tercio__bell_ring(run->bell);
+}
+
+void tercio__return_blocks(tercio_pool *pool, tercio_result *result)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < result->n_blocks; i++)
+        if (result->blocks[i].offset) {
+            tercio__block_return(pool->file, &result->blocks[i]);
+            n++;
+        }
+    result->n_blocks = 0;
+    if (n)
+        atomic_fetch_sub_explicit(&pool->blocks_out, n, memory_order_release);
+}
+
+static void drop_entry(void *user, tercio_result *result)
+{
+    tercio_pool *pool = user;
+    tercio__return_blocks(pool, result);
+    if (result->status != TERCIO_EDIED && result->out.size)
+        tercio__garbage(pool, result->out.data, result->out.size, 1, 0, true);
+}
+
+void tercio__drop_inbox(tercio_pool *pool, tercio__inbox *inbox)
+{
+    tercio__inbox_clear(inbox, drop_entry, pool);
+}

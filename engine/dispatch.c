@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Which worker gets which message. Each worker gets its first before any gets a second, and so on up to the run's
+ * depth; what was queued too far ahead can be taken back, so depth costs no balance.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+static inline uint64_t load_of(const tercio__worker *worker)
+{
+    return worker->sender.tail - worker->sender.reclaimed;
+}
+
+static inline bool accepts(const tercio__worker *worker)
+{
+    return worker->state == TERCIO_STATE_START && !worker->goodbye;
+}
+
+void tercio__wake(tercio__worker *worker)
+{
+    tercio__channel *words = worker->sender.map.words;
+    atomic_thread_fence(memory_order_seq_cst); /* B2: what was published comes before this look */
+    if (atomic_load_explicit(&words->asleep, memory_order_relaxed) &&
+        atomic_exchange_explicit(&words->asleep, 0, memory_order_seq_cst)) {
+        atomic_fetch_add_explicit(&words->bell, 1, memory_order_seq_cst);
+        tercio__word_wake(&words->bell);
+    }
+}
+
+/* ---- Choosing --------------------------------------------------------------------------------------------------- */
+
+static tercio__worker *pick(tercio_run *run, uint64_t bytes, bool latency)
+{
+    tercio_pool *pool = run->pool;
+    unsigned n = pool->n_workers;
+
+    if (run->options.in_turn) {
+        tercio__worker *worker = &pool->workers[run->n_messages % n];
+        return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes)
+                   ? worker
+                   : NULL;
+    }
+    if (latency) { /* the worker that was busy last may still be looking: no wake */
+        tercio__worker *worker = &pool->workers[pool->last_active];
+        if (accepts(worker) && load_of(worker) == 0 && tercio__sender_has_room(&worker->sender, bytes))
+            return worker;
+    }
+    tercio__worker *best = NULL;
+    uint64_t least = run->depth;
+    for (unsigned i = 0; i < n; i++) {
+        unsigned at = pool->turn + i < n ? pool->turn + i : pool->turn + i - n;
+        tercio__worker *worker = &pool->workers[at];
+        uint64_t load = load_of(worker);
+        if (load >= least || !accepts(worker) || !tercio__sender_has_room(&worker->sender, bytes))
+            continue;
+        best = worker;
+        least = load;
+        if (load <= pool->level)
+            break;
+    }
+    if (best) {
+        pool->turn = best->index + 1 < n ? best->index + 1 : 0;
+        pool->level = (unsigned)least;
+    }
+    return best;
+}
+
+bool tercio__has_room(tercio_run *run)
+{
+    tercio_pool *pool = run->pool;
+    if (pool->failure || run->stopped || pool->closing)
+        return true; /* push will say so */
+    if (run->options.max_active && run->n_active >= run->options.max_active)
+        return false;
+    if (pool->arena && pool->lent_bytes > pool->page->arena_bytes)
+        return false;
+    if (run->options.in_turn) {
+        tercio__worker *worker = &pool->workers[run->n_messages % pool->n_workers];
+        return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, 64);
+    }
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        if (accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, 64))
+            return true;
+    }
+    return false;
+}
+
+/* ---- Sending ---------------------------------------------------------------------------------------------------- */
+
+static void send(tercio__worker *worker, const tercio__chunk *like, const tercio__letter *letter)
+{
+    uint64_t end, sequence = worker->sender.tail;
+    tercio__chunk *chunk = &worker->inflight[sequence % TERCIO__SLOTS];
+    *chunk = *like;
+    chunk->over = false;
+    chunk->copy = NULL;
+    chunk->next = NULL;
+    chunk->abort = TERCIO__ABORT_NO;
+    chunk->attempts++;
+    tercio__sender_put(&worker->sender, letter, &end);
+    chunk->ring_end = end;
+    worker->pool->last_active = worker->index;
+}
+
+static void describe(const tercio__chunk *chunk, tercio__letter *letter)
+{
+    *letter = (tercio__letter){
+        .index = chunk->index,
+        .cookie = chunk->cookie,
+        .n_items = chunk->n_items,
+        .skip = chunk->done,
+        .n_blocks = chunk->n_blocks,
+        .head_in_block = chunk->head_in_block,
+        .flags = chunk->run->timeout_ns ? TERCIO__TIMED : 0,
+        .context = chunk->context ? chunk->context->id : 0,
+    };
+    if (chunk->context)
+        letter->context_block = chunk->context->block;
+}
+
+/* Places the large parts of a message. blocks[] has room for n_parts. On error nothing is left. */
+static int place_parts(tercio_pool *pool, const tercio_message *message, tercio__chunk *chunk, tercio_block *blocks)
+{
+    bool head_in_block = message->parts[0].size > tercio__inline_limit(pool->page->ring_bytes);
+    size_t first = head_in_block ? 0 : 1;
+    uint32_t done = 0;
+    chunk->lent = 0;
+    for (size_t i = first; i < message->n_parts; i++) {
+        int error = tercio__arena_put(pool->arena, message->parts[i].data, message->parts[i].size, TERCIO__BLOCK_HELD,
+                                      &blocks[done]);
+        if (error) {
+            while (done > 0)
+                tercio__arena_free(pool->arena, &blocks[--done]);
+            return error;
+        }
+        chunk->lent += message->parts[i].size;
+        done++;
+    }
+    chunk->n_blocks = done;
+    chunk->head_in_block = head_in_block;
+    chunk->head_size = head_in_block ? 0 : (uint32_t)message->parts[0].size;
+    pool->lent_bytes += chunk->lent;
+    return 0;
+}
+
+static void begin(tercio_run *run, const tercio_message *message, tercio__chunk *chunk)
+{
+    *chunk = (tercio__chunk){
+        .run = run,
+        .index = message->index,
+        .cookie = message->cookie,
+        .n_items = message->n_items,
+        .context = run->context,
+        .head_size = (uint32_t)message->parts[0].size,
+    };
+}
+
+static void count_in(tercio__chunk *chunk)
+{
+    tercio_run *run = chunk->run;
+    run->n_messages++;
+    run->n_active += chunk->n_items;
+    run->n_chunks++;
+    if (run->context)
+        run->context->refs++;
+}
+
+enum { BLOCKS_ON_STACK = 16 };
+
+static uint64_t ring_bytes_for(const tercio_pool *pool, const tercio_message *message)
+{
+    bool head_in_block = message->parts[0].size > tercio__inline_limit(pool->page->ring_bytes);
+    return head_in_block ? message->n_parts * sizeof(tercio_block)
+                         : (message->n_parts - 1) * sizeof(tercio_block) + (message->parts[0].size + 7) / 8 * 8;
+}
+
+int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__worker **wake)
+{
+    tercio_pool *pool = run->pool;
+    tercio_block few[BLOCKS_ON_STACK], *blocks = few;
+    uint64_t bytes = ring_bytes_for(pool, message);
+
+    if (bytes > pool->page->ring_bytes / 2)
+        return TERCIO_ETOOBIG; /* tens of thousands of large parts in one message */
+    if (run->options.max_active && run->n_active && run->n_active + message->n_items > run->options.max_active)
+        return 0;
+    if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
+        return 0;
+    tercio__worker *worker = pick(run, bytes, run->options.notify || run->face);
+    if (worker == NULL)
+        return 0;
+
+    tercio__chunk chunk;
+    tercio__letter letter;
+    begin(run, message, &chunk);
+    if (message->n_parts > 1 || bytes < message->parts[0].size) {
+        if (message->n_parts > BLOCKS_ON_STACK && (blocks = malloc(message->n_parts * sizeof *blocks)) == NULL)
+            return TERCIO_ENOMEM;
+        int error = place_parts(pool, message, &chunk, blocks);
+        if (error) {
+            if (blocks != few)
+                free(blocks);
+            return error;
+        }
+    }
+    describe(&chunk, &letter);
+    letter.blocks = blocks;
+    letter.head = message->parts[0];
+    count_in(&chunk);
+    send(worker, &chunk, &letter);
+    if (blocks != few)
+        free(blocks);
+    *wake = worker;
+    return 1;
+}
+
+/* ---- Waiting in the pool ----------------------------------------------------------------------------------------- */
+
+int tercio__defer(tercio_run *run, const tercio_message *message)
+{
+    tercio_pool *pool = run->pool;
+    if (ring_bytes_for(pool, message) > pool->page->ring_bytes / 2)
+        return TERCIO_ETOOBIG;
+    tercio__chunk *chunk = malloc(sizeof *chunk);
+    if (chunk == NULL)
+        return TERCIO_ENOMEM;
+    begin(run, message, chunk);
+    chunk->copy = malloc(message->n_parts * sizeof(tercio_block) + message->parts[0].size + 8);
+    if (chunk->copy == NULL) {
+        free(chunk);
+        return TERCIO_ENOMEM;
+    }
+    int error = place_parts(pool, message, chunk, (tercio_block *)(void *)chunk->copy);
+    if (error) {
+        free(chunk->copy);
+        free(chunk);
+        return error;
+    }
+    if (chunk->head_size)
+        memcpy(chunk->copy + chunk->n_blocks * sizeof(tercio_block), message->parts[0].data, chunk->head_size);
+    count_in(chunk);
+    *pool->pending_end = chunk;
+    pool->pending_end = &chunk->next;
+    return 0;
+}
+
+static void unlink_pending(tercio_pool *pool, tercio__chunk **at)
+{
+    tercio__chunk *chunk = *at;
+    *at = chunk->next;
+    if (pool->pending_end == &chunk->next)
+        pool->pending_end = at;
+    free(chunk->copy);
+    free(chunk);
+}
+
+void tercio__dispatch_pending(tercio_pool *pool)
+{
+    tercio__chunk **at = &pool->pending;
+    while (*at) {
+        tercio__chunk *chunk = *at;
+        tercio__letter letter;
+        describe(chunk, &letter);
+        letter.blocks = (const tercio_block *)(const void *)chunk->copy;
+        letter.head = (tercio_bytes){chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size};
+        tercio__worker *worker = pick(chunk->run, tercio__letter_bytes(&letter), false);
+        if (worker == NULL)
+            return; /* in order: what is behind it waits as well */
+        send(worker, chunk, &letter);
+        unlink_pending(pool, at);
+        tercio__wake(worker);
+    }
+}
+
+/* What a worker was lent it may still read, or has returned already: another one gets copies. */
+static int lend_again(tercio__worker *worker, tercio_block *blocks, uint32_t n)
+{
+    tercio__arena *arena = worker->pool->arena;
+    for (uint32_t i = 0; i < n; i++) {
+        tercio_block copy;
+        int error = tercio__arena_put(arena, tercio__arena_data(arena, &blocks[i]), blocks[i].size, TERCIO__BLOCK_HELD,
+                                      &copy);
+        if (error) {
+            while (i > 0)
+                tercio__arena_free(arena, &blocks[--i]);
+            return error;
+        }
+        blocks[i] = copy;
+    }
+    return 0;
+}
+
+int tercio__requeue(tercio__worker *worker, uint64_t sequence, bool seen)
+{
+    tercio_pool *pool = worker->pool;
+    tercio__chunk *from = &worker->inflight[sequence % TERCIO__SLOTS], *chunk = malloc(sizeof *chunk);
+    const unsigned char *bytes = tercio__sender_bytes(&worker->sender, sequence);
+    size_t size = from->n_blocks * sizeof(tercio_block) + from->head_size;
+    if (chunk == NULL)
+        return TERCIO_ENOMEM;
+    *chunk = *from;
+    chunk->copy = malloc(size + 8);
+    if (chunk->copy == NULL)
+        goto fail;
+    memcpy(chunk->copy, bytes, size);
+    if (seen && from->n_blocks) {
+        if (lend_again(worker, (tercio_block *)(void *)chunk->copy, from->n_blocks))
+            goto fail;
+        for (uint32_t i = 0; i < from->n_blocks; i++)
+            tercio__arena_unhold(pool->arena, &((const tercio_block *)(const void *)bytes)[i], worker->index + 1);
+    }
+    chunk->abort = TERCIO__ABORT_NO;
+    chunk->next = pool->pending;
+    if (pool->pending == NULL)
+        pool->pending_end = &chunk->next;
+    pool->pending = chunk;
+    /* The ring's bytes stay spent until the worker passes them, but nothing is owed for them any more. */
+    from->over = true;
+    from->run = NULL;
+    from->context = NULL;
+    return 0;
+fail:
+    free(chunk->copy);
+    free(chunk);
+    return TERCIO_ENOMEM;
+}
+
+void tercio__chunk_over(tercio_pool *pool, tercio__chunk *chunk, const tercio_block *blocks, uint32_t lent_to)
+{
+    tercio_run *run = chunk->run;
+    if (chunk->over)
+        return;
+    chunk->over = true;
+    for (uint32_t i = 0; i < chunk->n_blocks; i++)
+        if (lent_to)
+            tercio__arena_unhold(pool->arena, &blocks[i], lent_to);
+        else
+            tercio__arena_free(pool->arena, &blocks[i]);
+    pool->lent_bytes -= chunk->lent;
+    if (run) {
+        run->n_active -= chunk->n_items - chunk->done;
+        run->n_chunks--;
+    }
+    tercio__context_unref(pool, chunk->context);
+    chunk->run = NULL;
+    chunk->context = NULL;
+}
+
+/* ---- Taking back ------------------------------------------------------------------------------------------------- */
+
+void tercio__garbage(tercio_pool *pool, const void *head, size_t size, uint32_t n_items, uint32_t skip, bool is_answer)
+{
+    if (pool->method != TERCIO_THREADING || pool->host->drop == NULL)
+        return;
+    tercio__entry entry = {.index = n_items, .cookie = skip, .kind = is_answer, .out_size = size};
+    (void)tercio__inbox_add(&pool->garbage, &entry, NULL, head, NULL);
+}
+
+static void drop_one(void *user, tercio_result *result)
+{
+    tercio_pool *pool = user;
+    pool->host->drop(pool->host_user, result->out, (uint32_t)result->index, (uint32_t)result->cookie, result->kind);
+}
+
+void tercio__drop_garbage(tercio_pool *pool)
+{
+    tercio__inbox garbage;
+    tercio__lock(pool);
+    garbage = pool->garbage;
+    pool->garbage = (tercio__inbox){0};
+    tercio__unlock(pool);
+    if (!tercio__inbox_empty(&garbage))
+        tercio__inbox_clear(&garbage, drop_one, pool);
+}
+
+void tercio__drop_pending(tercio_pool *pool, tercio_run *run)
+{
+    tercio__chunk **at = &pool->pending;
+    while (*at) {
+        tercio__chunk *chunk = *at;
+        if (run && chunk->run != run) {
+            at = &chunk->next;
+            continue;
+        }
+        tercio__garbage(pool, chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, chunk->n_items,
+                        chunk->done, false);
+        tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)chunk->copy, TERCIO__BLOCKS_FREE);
+        unlink_pending(pool, at);
+    }
+}
+
+void tercio__cancel_pending(tercio_pool *pool, tercio__chunk *chunk)
+{
+    tercio__chunk **at = &pool->pending;
+    while (*at != chunk)
+        at = &(*at)->next;
+    tercio__garbage(pool, chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, 1, 0, false);
+    tercio__answer(chunk, (tercio__entry){.status = TERCIO_ECANCELED}, tercio_error_text(TERCIO_ECANCELED));
+    tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)chunk->copy, TERCIO__BLOCKS_FREE);
+    unlink_pending(pool, at);
+}
+
+void tercio__take_back(tercio_pool *pool, tercio_run *run)
+{
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        if (worker->state != TERCIO_STATE_START)
+            continue;
+        for (uint64_t s = worker->sender.tail; s-- > worker->sender.reclaimed;) {
+            tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
+            if (chunk->over || (run && chunk->run != run) || !tercio__sender_revoke(&worker->sender, s))
+                continue;
+            const unsigned char *bytes = tercio__sender_bytes(&worker->sender, s);
+            tercio__garbage(pool, bytes + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, chunk->n_items,
+                            chunk->done, false);
+            tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)bytes, TERCIO__BLOCKS_FREE);
+        }
+        tercio__wake(worker); /* so that it passes them, and their room comes back */
+    }
+}
+
+void tercio__balance(tercio_pool *pool)
+{
+    if (pool->pending)
+        return;
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *idle = &pool->workers[i], *loaded = NULL;
+        if (!accepts(idle) || !idle->alive || load_of(idle) > 0)
+            continue;
+        uint64_t most = 1;
+        for (unsigned j = 0; j < pool->n_workers; j++) {
+            tercio__worker *worker = &pool->workers[j];
+            uint64_t load = worker->sender.tail - tercio__sender_passed(&worker->sender);
+            if (accepts(worker) && load > most) {
+                most = load;
+                loaded = worker;
+            }
+        }
+        if (loaded == NULL)
+            return;
+        for (uint64_t left = most / 2, s = loaded->sender.tail; left > 0 && s-- > loaded->sender.reclaimed;) {
+            tercio__chunk *chunk = &loaded->inflight[s % TERCIO__SLOTS];
+            /* Where input is still to come, that will reach the idle one sooner. */
+            if (chunk->over || chunk->run->options.in_turn || !(chunk->run->ended || chunk->run->options.notify))
+                continue;
+            if (!tercio__sender_revoke(&loaded->sender, s))
+                break; /* and all before it are taken too */
+            chunk->attempts--;
+            if (tercio__requeue(loaded, s, false))
+                return;
+            left--;
+        }
+        tercio__wake(loaded);
+        tercio__dispatch_pending(pool);
+    }
+}

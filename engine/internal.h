@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The parent's side of a pool: its workers, its runs, and what is under way. All of it lies in this process's heap
+ * and is guarded by pool->lock, a lock of this process alone; where a field is read without it, it says so.
+ * No callback of the host runs, and nothing waits, under the lock.
+ */
+#ifndef TERCIO_INTERNAL_H
+#define TERCIO_INTERNAL_H
+
+#include <pthread.h>
+
+#include "arena.h"
+#include "channel.h"
+#include "face.h"
+#include "plat/plat.h"
+#include "tercio.h"
+
+typedef struct tercio__worker tercio__worker;
+typedef struct tercio__context tercio__context;
+typedef struct tercio__chunk tercio__chunk;
+typedef struct tercio__inbox_page tercio__inbox_page;
+struct tercio__starter;
+
+/* ---- What is under way ----------------------------------------------------------------------------------------- */
+
+enum { TERCIO__ABORT_NO, TERCIO__ABORT_CANCEL, TERCIO__ABORT_TIMEOUT, TERCIO__ABORT_DROP };
+
+/* A message: in a worker's ring (then it lies in worker->inflight), or waiting in the pool (then it is on
+ * pool->pending and owns a copy of its bytes). */
+struct tercio__chunk {
+    tercio_run *run;            /* NULL: over, or its run was closed and nobody wants the answers */
+    uint64_t index, cookie;
+    uint32_t n_items;
+    uint32_t done;              /* items answered: the first so many */
+    uint32_t attempts;          /* times that item number `done` was handed out */
+    uint32_t n_blocks;
+    bool head_in_block;
+    bool over;                  /* nothing is owed any more: answered, taken back or dropped */
+    uint32_t abort;             /* TERCIO__ABORT_...: why it is being stopped */
+    uint32_t abort_item;        /* the item that was meant */
+    tercio__context *context;
+    uint32_t head_size;         /* of parts[0] in the ring */
+    uint64_t ring_end;          /* down_used behind it */
+    uint64_t lent;              /* bytes of its blocks */
+    /* on pool->pending only */
+    tercio__chunk *next;
+    unsigned char *copy;        /* blocks, then parts[0] */
+};
+
+struct tercio__context {
+    uint32_t id, refs;          /* the run, and each chunk under way */
+    tercio_block block;         /* pinned; offset 0: none */
+    tercio_block *parts;        /* its large parts, pinned too */
+    size_t n_parts;
+};
+
+struct tercio__worker {
+    tercio_pool *pool;
+    unsigned index;
+    int state;                  /* TERCIO_STATE_NONE, _START (also while it lives), _EXIT (asked to end), _DEAD */
+    bool goodbye;               /* it ended on purpose */
+    bool alive;                 /* it has said so */
+    bool failed;                /* it could not start */
+    int killed_for;             /* TERCIO__ABORT_... of the item we killed it for */
+    int pid, handle;            /* 0, -1: a thread, or none */
+    pthread_t thread;
+    bool thread_runs;
+    void *starter_data;
+    tercio__sender sender;
+    tercio__chunk inflight[TERCIO__SLOTS];
+    uint64_t seen_done, seen_work;   /* counters when last looked at, for the mean time of an item */
+    uint64_t restarts, stillborn;    /* deaths before it was alive, in a row */
+    uint64_t told_at;           /* when what it runs was interrupted; 0: not */
+    uint64_t told_sequence;     /* ... and which message that was */
+    uint64_t past_tasks, past[5];    /* counters of those that were this worker before */
+    uint64_t begun;             /* when it was started */
+};
+
+/* Results on their way to the caller: pages of entries. Filled under the lock, then handed over whole. */
+struct tercio__inbox_page {
+    tercio__inbox_page *next;
+    size_t used, size, read;
+    size_t refs;                /* entries handed out and not released */
+    _Alignas(16) unsigned char bytes[];
+};
+
+typedef struct {
+    tercio__inbox_page *first, *last;
+} tercio__inbox;
+
+struct tercio_run {
+    tercio_pool *pool;          /* NULL: the pool is gone */
+    tercio_run *next, *previous;
+    struct tercio__face *face;
+    tercio_map_options options;
+    tercio__context *context;
+    uint64_t timeout_ns;
+    uint64_t n_messages;        /* handed in */
+    uint64_t n_active;          /* items handed in and not answered */
+    uint64_t n_chunks;          /* messages in rings and on pending */
+    bool ended, stopped;
+    int error;                  /* of the run, after all results */
+    tercio__inbox incoming;     /* under the lock */
+    tercio__inbox current;      /* the caller's */
+    uint64_t n_incoming;        /* entries in incoming; _Atomic is not needed: under the lock */
+    bool waits, wants_room;     /* somebody is in tercio_wait ... */
+    int waits_on;               /* ... on this bell */
+    int bell;                   /* of this run alone; -1: none yet */
+    bool bell_public;           /* tercio_run_fd was asked for */
+    double item_ns;             /* mean time of an item, smoothed; 0: none yet */
+    uint32_t depth;             /* messages ahead of each worker */
+};
+
+struct tercio_pool {
+    pthread_mutex_t lock;
+    uint32_t fork_generation;   /* of the process that opened it; read without the lock */
+    tercio_method method;
+    tercio_options options;     /* pointers inside are ours, or borrowed as tercio.h says */
+    const tercio_host *host;
+    void *host_user;
+    const struct tercio__starter *starter;
+    void *starter_data;
+    int starter_event;          /* a descriptor that the keeper watches for it; -1: none */
+
+    tercio__file *file;
+    tercio__page *page;         /* shared */
+    unsigned char *channels;    /* shared: n_workers channels */
+    uint64_t channel_bytes, channels_bytes;
+    tercio__arena *arena;
+    uint64_t lent_bytes;        /* blocks of chunks under way */
+
+    unsigned n_workers, n_live;
+    tercio__worker *workers;
+    unsigned turn, level;       /* dispatch.c */
+    unsigned last_active;
+
+    tercio_run *runs;
+    tercio__chunk *pending, **pending_end;
+    uint32_t next_context;
+    unsigned n_waiting;         /* callers asleep */
+    bool pool_waits;            /* one of them in tercio__pool_wait */
+
+    int caller_bell, keeper_bell, set;
+    bool driver;                /* somebody waits on caller_bell */
+    _Atomic uint64_t spin_ns;   /* how long a caller looks before it sleeps */
+    _Atomic unsigned spin_skips;
+
+    pthread_t keeper;
+    bool keeper_runs, keeper_stops;
+    bool needs_start;           /* a worker has to be replaced */
+    bool started;               /* the first workers were */
+    tercio__range *dead_ranges; /* segments of workers that died */
+    size_t n_dead_ranges;
+    _Atomic uint64_t blocks_out; /* large parts of results that were neither taken nor released */
+    bool closing, finishing, abandoned;
+    int failure;                /* why the pool can't go on; 0: it can */
+    tercio__inbox failures;     /* the first one, for tercio_failure */
+    tercio_result failure_result;
+    bool failure_taken;
+    tercio__inbox garbage;      /* messages and answers that nobody will read, for host->drop */
+    tercio__inbox exits;        /* what exit functions left */
+    _Atomic uint32_t interrupted;
+};
+
+static inline void tercio__lock(tercio_pool *pool) { pthread_mutex_lock(&pool->lock); }
+static inline void tercio__unlock(tercio_pool *pool) { pthread_mutex_unlock(&pool->lock); }
+static inline bool tercio__is_ours(const tercio_pool *pool) { return pool->fork_generation == tercio__fork_generation(); }
+
+/* ---- dispatch.c: which worker gets which message ---------------------------------------------------------------- */
+
+/* Hands a message to a worker that has room. Returns: 1; 0 no room; negative. Under the lock.
+ * *wake is the worker that may have to be woken, once the lock is free. */
+int tercio__dispatch(tercio_run *, const tercio_message *, tercio__worker **wake);
+/* Puts it on pool->pending instead. */
+int tercio__defer(tercio_run *, const tercio_message *);
+/* Hands out what is pending. Wakes workers itself. Under the lock. */
+void tercio__dispatch_pending(tercio_pool *);
+/* A message that its worker will not finish goes back to pending, in front, without the items that are done. */
+/* `seen`: the worker had begun it, and what it was lent can't be lent again. */
+int tercio__requeue(tercio__worker *, uint64_t sequence, bool seen);
+/* Takes from the workers' rings what no one has begun, of one run or of all (NULL), and drops it. */
+void tercio__take_back(tercio_pool *, tercio_run *);
+/* Moves work from a loaded worker's ring to one that has nothing. */
+void tercio__balance(tercio_pool *);
+/* The message is over, but for its bytes in the ring: its context, its part of the counters, its large parts.
+ * They are freed (no worker has them, or it is dead), or stay lent to worker number `lent_to` - 1 until it returns
+ * them. */
+enum { TERCIO__BLOCKS_FREE = 0 };
+void tercio__chunk_over(tercio_pool *, tercio__chunk *, const tercio_block *blocks, uint32_t lent_to);
+/* A pending message of one item is dropped; its answer is TERCIO_ECANCELED. */
+void tercio__cancel_pending(tercio_pool *, tercio__chunk *);
+/* What is pending, of one run or of all (NULL), is dropped without an answer. */
+void tercio__drop_pending(tercio_pool *, tercio_run *);
+/* Under threading: a message that nobody will read. It is handed to host->drop once the lock is free. */
+void tercio__garbage(tercio_pool *, const void *head, size_t size, uint32_t n_items, uint32_t skip, bool is_answer);
+void tercio__drop_garbage(tercio_pool *);   /* not under the lock */
+/* True when some worker could take a message of this run now. */
+bool tercio__has_room(tercio_run *);
+void tercio__wake(tercio__worker *);
+
+/* ---- inbox.c: results on their way ------------------------------------------------------------------------------ */
+
+/* A result without its bytes. */
+typedef struct {
+    uint64_t index, cookie, peak_rss;
+    int32_t status, code, signal, kind, pid;
+    uint32_t worker, attempts, n_blocks;
+    size_t out_size;
+    uint32_t message_size;      /* with the zero at its end; 0: none */
+    bool out_of_memory;
+} tercio__entry;
+
+/* Copies an entry to the end, with its blocks, bytes and message. Returns 0 or TERCIO_ENOMEM. */
+int tercio__inbox_add(tercio__inbox *, const tercio__entry *, const tercio_block *blocks, const void *out,
+                      const char *message);
+/* The next entry, its bytes in place; false: none. */
+bool tercio__inbox_take(tercio__inbox *, tercio_result *);
+void tercio__inbox_release(tercio__inbox *, tercio_result *);
+/* Hands every unread entry to `drop` (may be NULL) and frees all but pages that still have entries out. */
+void tercio__inbox_clear(tercio__inbox *, void (*drop)(void *user, tercio_result *), void *user);
+static inline bool tercio__inbox_empty(const tercio__inbox *inbox) { return inbox->first == NULL; }
+
+/* ---- collect.c: from rings to inboxes --------------------------------------------------------------------------- */
+
+/* Reads all that workers have said, reclaims slots, hands out pending work. Under the lock. */
+void tercio__pump(tercio_pool *);
+void tercio__pump_worker(tercio__worker *);
+/* An answer of the engine's own for the next item of a chunk; index and cookie are filled in here. */
+void tercio__answer(tercio__chunk *, tercio__entry, const char *message);
+/* True when a ring holds something unread. Without the lock. */
+bool tercio__has_news(const tercio_pool *);
+/* Gives back the large parts of a result that nobody has taken. */
+void tercio__return_blocks(tercio_pool *, tercio_result *);
+/* Drops unread entries of an inbox. */
+void tercio__drop_inbox(tercio_pool *, tercio__inbox *);
+
+/* ---- run.c ------------------------------------------------------------------------------------------------------- */
+
+int tercio__run_next(tercio_run *, double timeout, tercio_result *);
+int tercio__run_wait(tercio_run *, double timeout, bool or_room, const sigset_t *);
+/* Rings whoever waits for this run. Under the lock. */
+void tercio__run_ring(tercio_run *);
+/* Rings all who wait in the pool. Under the lock. */
+void tercio__ring_all(tercio_pool *);
+/* Lets workers ring the keeper where no caller will look after queued work. Under the lock. */
+void tercio__arm_keeper(tercio_pool *);
+/* What a public call on a run or pool begins with: 0, TERCIO_ECLOSED or TERCIO_EFORKED. */
+int tercio__run_check(const tercio_run *);
+/* Detaches a run from its pool, which goes. Under the lock. */
+void tercio__run_orphan(tercio_run *);
+/* Sleeps on the pool's caller bell until something happened, whatever it is (tercio_finish, tercio_open). Under the
+ * lock, which is free meanwhile. Returns: 0; TERCIO_EINTERRUPTED; TERCIO_EAGAIN at the deadline. */
+int tercio__pool_wait(tercio_pool *, uint64_t deadline);
+
+/* ---- context.c: what a run sends to each worker once -------------------------------------------------------------- */
+
+int tercio__context_new(tercio_pool *, const tercio_bytes *parts, size_t n_parts, tercio__context **);
+void tercio__context_unref(tercio_pool *, tercio__context *);
+/* Packs parts into pinned blocks. Under the lock. */
+int tercio__pack(tercio_pool *, const tercio_bytes *parts, size_t n_parts, tercio_block *block, tercio_block **blocks,
+                 size_t *n_blocks);
+/* What a packed block begins with. */
+typedef struct {
+    uint64_t magic, head_size, n_blocks;
+} tercio__packed;
+
+/* ---- supervise.c -------------------------------------------------------------------------------------------------- */
+
+int tercio__keeper_start(tercio_pool *);
+/* Threads of the engine's own in this process: they hold no lock that a forked child would miss. */
+int tercio__count_own_thread(int change);
+/* Gives back the memory of dead workers' arenas, once no result lies there. Under the lock. */
+void tercio__discard_dead(tercio_pool *);
+void tercio__keeper_stop(tercio_pool *);
+/* A worker's process or thread is gone. Under the lock. */
+void tercio__worker_gone(tercio__worker *, const tercio__exit *);
+/* A thread that doesn't listen is left behind. Under the lock. */
+void tercio__leave_thread(tercio__worker *);
+/* Collects the worker if it is gone. Under the lock. Returns: true when it is. */
+bool tercio__worker_collect(tercio__worker *);
+/* Asks the worker to stop message `sequence`, which it has taken; the keeper kills it after the grace. Under the lock. */
+void tercio__interrupt_worker(tercio__worker *, uint64_t sequence);
+void tercio__pool_fail(tercio_pool *, int error, const tercio__entry *, const tercio_block *, const void *out,
+                       const char *message);
+/* Starts every worker that has none. Not under the lock. */
+int tercio__start_missing(tercio_pool *);
+
+/* ---- worker.c ------------------------------------------------------------------------------------------------------ */
+
+/* What a worker knows when it begins. */
+typedef struct {
+    tercio__file *file;
+    tercio__page *page;
+    tercio__channel *channel;
+    const tercio_host *host;
+    void *host_user;
+    tercio_method method;
+    int caller_bell, keeper_bell;
+    int parent_pid;
+    bool process;               /* it owns its process */
+} tercio__worker_start;
+
+/* A worker's whole life, from the gate to its goodbye. The process, or thread, ends after it. */
+void tercio__worker_live(const tercio__worker_start *);
+/* Maps page and channel, and lives. For processes: never returns. */
+_Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
+                                      const tercio_host *, void *host_user, int parent_pid);
+
+/* The signal that interrupts what a worker runs. */
+int tercio__interrupt_signal(void);
+
+#endif

@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A pool's life: open, finish, close.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "start/start.h"
+
+enum { RING_BYTES = 256 << 10, SMALL_RING_BYTES = 64 << 10, MANY_WORKERS = 64, MOST_WORKERS = 1 << 15 };
+static const uint64_t default_arena_bytes = UINT64_C(256) << 20;
+
+/* ---- Threads of our own ------------------------------------------------------------------------------------------- */
+
+int tercio__count_own_thread(int change)
+{
+    static _Atomic int n;
+    return atomic_fetch_add(&n, change) + change;
+}
+
+/* ---- Options -------------------------------------------------------------------------------------------------------- */
+
+static int check_options(tercio_pool *pool)
+{
+    const tercio_options *o = &pool->options;
+    if ((o->table == NULL) == (o->host == NULL) || (o->n_cpu_ids && o->n_cpu_ids != pool->n_workers))
+        return TERCIO_EINVAL;
+    if (pool->n_workers > MOST_WORKERS || o->ring_bytes % 4096 || o->ring_bytes > (UINT32_MAX >> 1) ||
+        !(o->grace >= 0) || !(o->init_timeout >= 0) || !(o->exit_timeout >= 0))
+        return TERCIO_EINVAL;
+    if (o->table)
+        return tercio__table_check(o->table);
+    return 0;
+}
+
+static const tercio__starter *starter_of(tercio_method method)
+{
+    switch (method) {
+    case TERCIO_FORK:
+        return &tercio__fork_starter;
+    case TERCIO_SPAWN:
+        return &tercio__spawn_starter;
+    case TERCIO_FORKSERVER:
+        return &tercio__forkserver_starter;
+    case TERCIO_THREADING:
+        return &tercio__threading_starter;
+    default:
+        return NULL;
+    }
+}
+
+static int read_options(tercio_pool *pool, const tercio_options *given)
+{
+    int error = tercio__options_read(&pool->options, given);
+    if (error)
+        return error;
+    tercio_options *o = &pool->options;
+    pool->method = o->method == TERCIO_DEFAULT ? TERCIO_FORK : o->method;
+    pool->starter = starter_of(pool->method);
+    pool->n_workers = o->n_workers ? o->n_workers : tercio_usable_cpus();
+    error = pool->starter ? check_options(pool) : TERCIO_EINVAL;
+    if (error)
+        return error;
+    pool->host = o->table ? &tercio__table_host : o->host;
+    pool->host_user = o->table ? (void *)(uintptr_t)o->table : o->host_user;
+    if (o->ring_bytes == 0)
+        o->ring_bytes = pool->n_workers > MANY_WORKERS ? SMALL_RING_BYTES : RING_BYTES;
+    if (o->arena_bytes == 0)
+        o->arena_bytes = default_arena_bytes;
+    if (pool->method == TERCIO_FORK && o->table && !o->threads_at_fork &&
+        tercio__count_threads() - tercio__count_own_thread(0) > 1)
+        return TERCIO_ETHREADS;
+    return 0;
+}
+
+/* ---- Memory ----------------------------------------------------------------------------------------------------------- */
+
+static int make_memory(tercio_pool *pool)
+{
+    uint64_t ring = pool->options.ring_bytes;
+    pool->channel_bytes = TERCIO__CHANNEL_BYTES(ring);
+    pool->channels_bytes = pool->channel_bytes * pool->n_workers;
+    int fd = -1;
+
+    if (pool->starter->processes) {
+        void *memory;
+        fd = tercio__shm_create();
+        if (fd < 0)
+            return fd;
+        pool->file = tercio__file_new(fd);
+        if (pool->file == NULL) {
+            close(fd);
+            return TERCIO_ENOMEM;
+        }
+        int error = tercio__shm_reserve(fd, 0, TERCIO__PAGE_BYTES + pool->channels_bytes);
+        if (error || (error = tercio__shm_map(fd, 0, TERCIO__PAGE_BYTES, TERCIO__MAP_SHARED, &memory)) != 0)
+            return error;
+        pool->page = memory;
+        error = tercio__shm_map(fd, TERCIO__PAGE_BYTES, (size_t)pool->channels_bytes, TERCIO__MAP_SHARED, &memory);
+        if (error)
+            return error;
+        pool->channels = memory;
+    } else {
+        pool->file = tercio__file_new(-1);
+        pool->page = aligned_alloc(64, TERCIO__PAGE_BYTES);
+        if (pool->file == NULL || pool->page == NULL)
+            return TERCIO_ENOMEM;
+        memset(pool->page, 0, TERCIO__PAGE_BYTES);
+    }
+    uint64_t segment = UINT64_C(2) << 20, end = TERCIO__PAGE_BYTES + pool->channels_bytes;
+    pool->page->magic = TERCIO__MAGIC;
+    pool->page->version = TERCIO_VERSION;
+    pool->page->n_channels = pool->n_workers;
+    pool->page->channel_bytes = pool->channel_bytes;
+    pool->page->ring_bytes = ring;
+    pool->page->method = (int32_t)pool->method;
+    pool->page->parent_pid = (int32_t)getpid();
+    pool->page->arena_bytes = pool->options.arena_bytes;
+    pool->page->table_hash = pool->options.table ? tercio__table_hash(pool->options.table) : 0;
+    atomic_init(&pool->page->file_end, (end + segment - 1) / segment * segment);
+    pool->arena = tercio__arena_new(pool->file, &pool->page->file_end, NULL, NULL);
+    return pool->arena ? 0 : TERCIO_ENOMEM;
+}
+
+static int place_preparation(tercio_pool *pool)
+{
+    tercio_block block, *blocks = NULL;
+    size_t n_blocks;
+    if (pool->options.prepare.size == 0)
+        return 0;
+    int error = tercio__pack(pool, &pool->options.prepare, 1, &block, &blocks, &n_blocks);
+    free(blocks);
+    if (error)
+        return error;
+    pool->page->prepare_offset = block.offset;
+    pool->page->prepare_size = block.size;
+    pool->options.prepare = (tercio_bytes){0};
+    return 0;
+}
+
+/* ---- Open --------------------------------------------------------------------------------------------------------------- */
+
+static tercio_pool *new_pool(void)
+{
+    tercio_pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL)
+        return NULL;
+    if (pthread_mutex_init(&pool->lock, NULL)) {
+        free(pool);
+        return NULL;
+    }
+    tercio__fork_watch();
+    pool->fork_generation = tercio__fork_generation();
+    pool->caller_bell = pool->keeper_bell = pool->set = pool->starter_event = -1;
+    pool->pending_end = &pool->pending;
+    atomic_init(&pool->spin_ns, 20000);
+    return pool;
+}
+
+static int make_workers(tercio_pool *pool)
+{
+    pool->workers = calloc(pool->n_workers, sizeof *pool->workers);
+    if (pool->workers == NULL)
+        return TERCIO_ENOMEM;
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        pool->workers[i].pool = pool;
+        pool->workers[i].index = i;
+        pool->workers[i].handle = -1;
+    }
+    return 0;
+}
+
+static int make_bells(tercio_pool *pool)
+{
+    if ((pool->caller_bell = tercio__bell_create()) < 0)
+        return pool->caller_bell;
+    if ((pool->keeper_bell = tercio__bell_create()) < 0)
+        return pool->keeper_bell;
+    pool->set = tercio__set_create();
+    return pool->set < 0 ? pool->set : 0;
+}
+
+/* A C program hears at once of workers that can't start. */
+static int wait_until_alive(tercio_pool *pool)
+{
+    int result = 0;
+    tercio__lock(pool);
+    for (;;) {
+        unsigned alive = 0;
+        tercio__pump(pool);
+        for (unsigned i = 0; i < pool->n_workers; i++)
+            alive += pool->workers[i].alive;
+        if (pool->failure || alive == pool->n_workers)
+            break;
+        result = tercio__pool_wait(pool, 0);
+        if (result == TERCIO_EINTERRUPTED)
+            result = 0; /* a signal handler ran; what it wants is for calls that can be repeated */
+    }
+    if (pool->failure)
+        result = pool->failure;
+    tercio__unlock(pool);
+    return result;
+}
+
+int tercio_open(tercio_pool **out, const tercio_options *options)
+{
+    if (out == NULL)
+        return TERCIO_EINVAL;
+    *out = NULL;
+    tercio_pool *pool = new_pool();
+    if (pool == NULL)
+        return TERCIO_ENOMEM;
+    int error = read_options(pool, options);
+    if (error == 0)
+        error = make_workers(pool);
+    if (error == 0)
+        error = make_memory(pool);
+    if (error == 0)
+        error = place_preparation(pool);
+    if (error == 0)
+        error = make_bells(pool);
+    if (error == 0 && pool->starter->open)
+        error = pool->starter->open(pool);
+    if (error == 0)
+        error = tercio__start_missing(pool);
+    if (error == 0)
+        error = tercio__keeper_start(pool);
+    if (error == 0 && pool->options.table)
+        error = wait_until_alive(pool);
+    if (error) {
+        int kept = errno;
+        tercio_close(pool);
+        errno = kept;
+        return error;
+    }
+    *out = pool;
+    return 0;
+}
+
+int tercio_share(tercio_pool *pool, tercio_sharing sharing, tercio_bytes bytes, uint32_t *id)
+{
+    if (pool == NULL || id == NULL || (bytes.size && bytes.data == NULL) ||
+        (sharing != TERCIO_READONLY && sharing != TERCIO_COPY_ON_WRITE))
+        return TERCIO_EINVAL;
+    if (!tercio__is_ours(pool))
+        return TERCIO_EFORKED;
+    tercio_block block;
+    tercio__lock(pool);
+    uint32_t n = atomic_load_explicit(&pool->page->n_shares, memory_order_relaxed);
+    int error = pool->closing || pool->finishing ? TERCIO_ECLOSED : n == TERCIO__SHARES ? TERCIO_ENOMEM : 0;
+    if (error == 0)
+        error = tercio__arena_put(pool->arena, bytes.data, bytes.size, TERCIO__BLOCK_PINNED, &block);
+    if (error == 0) {
+        uint64_t writable = sharing == TERCIO_COPY_ON_WRITE ? TERCIO__SHARE_WRITABLE : 0;
+        pool->page->shares[n] = (tercio__range){block.offset, block.size | writable};
+        atomic_store_explicit(&pool->page->n_shares, n + 1, memory_order_release);
+        *id = n;
+    }
+    tercio__unlock(pool);
+    return error;
+}
+
+/* ---- Finish --------------------------------------------------------------------------------------------------------------- */
+
+static bool busy(const tercio_pool *pool)
+{
+    if (pool->pending)
+        return true;
+    for (const tercio_run *run = pool->runs; run; run = run->next)
+        if (run->n_chunks)
+            return true;
+    return false;
+}
+
+static void ask_to_stop(tercio_pool *pool, uint32_t how)
+{
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        if (worker->state == TERCIO_STATE_NONE || worker->sender.map.words == NULL)
+            continue;
+        atomic_store_explicit(&worker->sender.map.words->stop, how, memory_order_release);
+        if (how == TERCIO__STOP_NOW && worker->handle >= 0 &&
+            atomic_load_explicit(&worker->sender.map.words->phase, memory_order_acquire) != TERCIO_STATE_WAIT)
+            (void)tercio__process_signal(worker->handle, tercio__interrupt_signal());
+        tercio__wake(worker);
+    }
+}
+
+static void kill_all(tercio_pool *pool)
+{
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        if (worker->state != TERCIO_STATE_NONE && worker->handle >= 0)
+            (void)tercio__process_signal(worker->handle, SIGKILL);
+    }
+}
+
+static void hand_out_exits(tercio_pool *pool, void (*on_exit)(void *user, const tercio_result *), void *user)
+{
+    tercio_result result = {0};
+    tercio__lock(pool);
+    tercio__inbox exits = pool->exits;
+    pool->exits = (tercio__inbox){0};
+    tercio__unlock(pool);
+    while (tercio__inbox_take(&exits, &result)) {
+        if (pool->options.table)
+            tercio__face_explain(&result);
+        if (on_exit)
+            on_exit(user, &result);
+        tercio__inbox_release(&exits, &result);
+    }
+}
+
+int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user, const tercio_result *), void *user)
+{
+    if (pool == NULL)
+        return TERCIO_EINVAL;
+    if (!tercio__is_ours(pool))
+        return TERCIO_EFORKED;
+    uint64_t deadline = timeout > 0 ? tercio__deadline(timeout) : 0;
+    int result = 0;
+    tercio__lock(pool);
+    while (result == 0 && !pool->closing && pool->n_live > 0) {
+        tercio__pump(pool);
+        if (!busy(pool)) {
+            pool->finishing = true;
+            ask_to_stop(pool, TERCIO__STOP_DRAINED);
+        }
+        if (pool->failure)
+            ask_to_stop(pool, TERCIO__STOP_DRAINED);
+        result = tercio__pool_wait(pool, deadline);
+    }
+    if (result == TERCIO_EAGAIN) {
+        kill_all(pool);
+        result = TERCIO_ETIMEDOUT;
+        pool->finishing = true;
+        tercio__drop_pending(pool, NULL);
+        while (pool->n_live > 0 && tercio__pool_wait(pool, 0) != TERCIO_ESYSTEM)
+            ;
+    }
+    if (result == 0) {
+        pool->finishing = true;
+        if (pool->failure)
+            result = pool->failure;
+        else if (pool->closing)
+            result = TERCIO_ECLOSED;
+    }
+    tercio__unlock(pool);
+    hand_out_exits(pool, on_exit, user);
+    return result;
+}
+
+/* ---- Close ------------------------------------------------------------------------------------------------------------------- */
+
+/* The keeper is gone: this thread collects the workers. */
+static void end_workers(tercio_pool *pool)
+{
+    double grace = pool->options.grace > 0 ? pool->options.grace : 1.0;
+    uint64_t deadline = tercio__deadline(grace), token;
+    bool killed = false;
+
+    tercio__lock(pool);
+    pool->closing = true;
+    tercio__drop_pending(pool, NULL);
+    tercio__take_back(pool, NULL);
+    ask_to_stop(pool, TERCIO__STOP_NOW);
+    tercio__ring_all(pool);
+    for (;;) {
+        if (pool->starter->event)
+            pool->starter->event(pool);
+        tercio__bell_clear(pool->keeper_bell);
+        for (unsigned i = 0; i < pool->n_workers; i++)
+            (void)tercio__worker_collect(&pool->workers[i]);
+        if (pool->n_live == 0)
+            break;
+        tercio__unlock(pool);
+        int n = tercio__set_wait(pool->set, &token, 1, killed ? 0 : deadline);
+        tercio__lock(pool);
+        if (n == 0 && !killed) {
+            killed = true;
+            kill_all(pool);
+            if (!pool->starter->processes)
+                for (unsigned i = 0; i < pool->n_workers; i++)
+                    if (pool->workers[i].state != TERCIO_STATE_NONE)
+                        tercio__leave_thread(&pool->workers[i]);
+        }
+    }
+    tercio__unlock(pool);
+}
+
+static void free_memory(tercio_pool *pool, bool ours)
+{
+    /* A thread that was left behind still uses its channel, the page and the bells. */
+    bool keep = pool->abandoned;
+    for (unsigned i = 0; ours && !keep && pool->workers && pool->starter && !pool->starter->processes &&
+                         i < pool->n_workers;
+         i++)
+        free(pool->workers[i].sender.map.words);
+    if (pool->starter && pool->starter->processes && ours) {
+        if (pool->channels)
+            tercio__shm_unmap(pool->channels, (size_t)pool->channels_bytes);
+        if (pool->page)
+            tercio__shm_unmap(pool->page, TERCIO__PAGE_BYTES);
+    } else if (!keep && pool->starter && !pool->starter->processes) {
+        free(pool->page);
+    }
+    if (!keep)
+        tercio__arena_delete(pool->arena);
+    if (pool->file && !keep) {
+        tercio__file_retire(pool->file);
+        tercio__file_unref(pool->file);
+    }
+    if (!keep) {
+        if (pool->caller_bell >= 0)
+            close(pool->caller_bell);
+        if (pool->keeper_bell >= 0)
+            close(pool->keeper_bell);
+    }
+    if (pool->set >= 0)
+        close(pool->set);
+    free(pool->dead_ranges);
+    free(pool->workers);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+void tercio_close(tercio_pool *pool)
+{
+    if (pool == NULL)
+        return;
+    if (!tercio__is_ours(pool)) {
+        /* A child that the application forked: nothing of this is its own but the heap. */
+        for (tercio_run *run = pool->runs; run; run = run->next)
+            run->pool = NULL;
+        return;
+    }
+    tercio__keeper_stop(pool);
+    if (pool->started && pool->workers)
+        end_workers(pool);
+    if (pool->starter && pool->starter->close && pool->starter_data)
+        pool->starter->close(pool);
+    tercio__lock(pool);
+    while (pool->runs) {
+        tercio_run *run = pool->runs;
+        tercio__run_orphan(run);
+        if (run->bell_public)
+            tercio__bell_ring(run->bell);
+    }
+    tercio__unlock(pool);
+    tercio__drop_garbage(pool);
+    tercio__inbox_clear(&pool->exits, NULL, NULL);
+    if (pool->failure_taken)
+        tercio__inbox_release(&pool->failures, &pool->failure_result);
+    tercio__inbox_clear(&pool->failures, NULL, NULL);
+    free_memory(pool, true);
+}
+
+/* ---- For people --------------------------------------------------------------------------------------------------------------- */
+
+static double seconds(const tercio__worker *worker, unsigned which, const _Atomic uint64_t *now)
+{
+    uint64_t ns = worker->past[which];
+    if (now)
+        ns += atomic_load_explicit(now, memory_order_relaxed);
+    return (double)ns * 1e-9;
+}
+
+static void fill_stats(const tercio__worker *worker, tercio_stats *stats)
+{
+    bool lives = worker->state != TERCIO_STATE_NONE && worker->sender.map.words;
+    const tercio__channel *words = lives ? worker->sender.map.words : NULL;
+    stats->tasks = worker->past_tasks + (words ? atomic_load_explicit(&words->n_done, memory_order_relaxed) : 0);
+    stats->restarts = worker->restarts;
+    stats->start = seconds(worker, 0, words ? &words->ns_start : NULL);
+    stats->init = seconds(worker, 1, words ? &words->ns_init : NULL);
+    stats->wait = seconds(worker, 2, words ? &words->ns_wait : NULL);
+    stats->work = seconds(worker, 3, words ? &words->ns_work : NULL);
+    stats->exit = seconds(worker, 4, words ? &words->ns_exit : NULL);
+    stats->pid = worker->pid;
+    stats->state = words ? (int)atomic_load_explicit(&words->phase, memory_order_relaxed) : TERCIO_STATE_NONE;
+    stats->running = 0;
+    uint64_t sequence = tercio__sender_passed(&worker->sender);
+    if (stats->state == TERCIO_STATE_WORK && sequence < worker->sender.tail) {
+        const tercio__chunk *chunk = &worker->inflight[sequence % TERCIO__SLOTS];
+        stats->running = chunk->index + chunk->done;
+    }
+}
+
+int tercio_get_stats(tercio_pool *pool, tercio_stats *stats, size_t n)
+{
+    if (pool == NULL || (n && (stats == NULL || stats->size == 0)))
+        return TERCIO_EINVAL;
+    if (!tercio__is_ours(pool))
+        return TERCIO_EFORKED;
+    size_t size = n ? stats->size : 0;
+    tercio__lock(pool);
+    for (size_t i = 0; i < n && i < pool->n_workers; i++) {
+        tercio_stats one = {.size = size};
+        if (pool->workers[i].sender.map.words)
+            fill_stats(&pool->workers[i], &one);
+        memcpy((char *)stats + i * size, &one, size < sizeof one ? size : sizeof one);
+    }
+    tercio__unlock(pool);
+    return (int)pool->n_workers;
+}
+
+int tercio_worker_pids(tercio_pool *pool, int *pids, size_t n)
+{
+    if (pool == NULL || (n && pids == NULL))
+        return TERCIO_EINVAL;
+    if (!tercio__is_ours(pool))
+        return TERCIO_EFORKED;
+    tercio__lock(pool);
+    for (size_t i = 0; i < n && i < pool->n_workers; i++)
+        pids[i] = pool->workers[i].pid;
+    tercio__unlock(pool);
+    return (int)pool->n_workers;
+}

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Runs: messages in, results out, and the calls in between. The waiting itself is in wait.c.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+int tercio__run_check(const tercio_run *run)
+{
+    if (run == NULL)
+        return TERCIO_EINVAL;
+    if (run->pool == NULL)
+        return TERCIO_ECLOSED;
+    return tercio__is_ours(run->pool) ? 0 : TERCIO_EFORKED;
+}
+
+int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_context, const tercio_map_options *options,
+                    tercio_run **out)
+{
+    *out = NULL;
+    if (pool == NULL)
+        return TERCIO_EINVAL;
+    if (!tercio__is_ours(pool))
+        return TERCIO_EFORKED;
+    tercio_run *run = calloc(1, sizeof *run);
+    if (run == NULL)
+        return TERCIO_ENOMEM;
+    int error = tercio__map_options_read(&run->options, options);
+    if (error)
+        goto fail;
+    run->pool = pool;
+    run->bell = run->waits_on = -1;
+    run->timeout_ns = run->options.timeout > 0 ? (uint64_t)(run->options.timeout * 1e9) : 0;
+    run->depth = 2;
+    tercio__lock(pool);
+    error = pool->closing || pool->finishing ? TERCIO_ECLOSED : pool->failure;
+    if (!error && n_context)
+        error = tercio__context_new(pool, context, n_context, &run->context);
+    if (!error) {
+        run->next = pool->runs;
+        if (run->next)
+            run->next->previous = run;
+        pool->runs = run;
+        if (run->options.lifespan || run->options.retries)
+            for (unsigned i = 0; i < pool->n_workers; i++)
+                atomic_store_explicit(&pool->workers[i].sender.map.words->lifespan, run->options.lifespan,
+                                      memory_order_relaxed);
+    }
+    tercio__unlock(pool);
+    if (error)
+        goto fail;
+    *out = run;
+    return 0;
+fail:
+    free(run);
+    return error;
+}
+
+/* ---- In ------------------------------------------------------------------------------------------------------------ */
+
+static int may_push(const tercio_run *run)
+{
+    const tercio_pool *pool = run->pool;
+    if (pool->closing || pool->finishing)
+        return TERCIO_ECLOSED;
+    if (run->stopped)
+        return TERCIO_ECANCELED;
+    return pool->failure;
+}
+
+int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_pool)
+{
+    int result = tercio__run_check(run);
+    if (result)
+        return result;
+    if (message->n_parts == 0 || message->n_items == 0 || run->ended)
+        return TERCIO_EINVAL;
+    tercio_pool *pool = run->pool;
+    tercio__worker *wake = NULL;
+
+    tercio__lock(pool);
+    result = may_push(run);
+    if (result == 0 && !(wait_in_pool && pool->pending)) {
+        result = tercio__dispatch(run, message, &wake);
+        if (result == 0) {
+            tercio__pump(pool);
+            result = tercio__dispatch(run, message, &wake);
+        }
+    }
+    if (result == 0 && wait_in_pool && (result = tercio__defer(run, message)) == 0)
+        result = 1;
+    if (run->options.notify || pool->pending)
+        tercio__arm_keeper(pool);
+    if (run->timeout_ns && result == 1)
+        tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+    tercio__unlock(pool);
+    if (wake)
+        tercio__wake(wake);
+    return result;
+}
+
+int tercio_run_room(tercio_run *run)
+{
+    int result = tercio__run_check(run);
+    if (result)
+        return result;
+    tercio__lock(run->pool);
+    if (!tercio__has_room(run))
+        result = 0;
+    else if (run->options.max_active == 0 || run->n_active == 0)
+        result = INT32_MAX;
+    else
+        result = (int)(run->options.max_active - run->n_active);
+    tercio__unlock(run->pool);
+    return result;
+}
+
+void tercio_run_end(tercio_run *run)
+{
+    if (tercio__run_check(run))
+        return;
+    tercio__lock(run->pool);
+    run->ended = true;
+    if (run->waits)
+        tercio__run_ring(run);
+    tercio__unlock(run->pool);
+}
+
+double tercio_item_time(tercio_run *run)
+{
+    if (tercio__run_check(run))
+        return 0;
+    tercio__lock(run->pool);
+    double seconds = run->item_ns * 1e-9;
+    tercio__unlock(run->pool);
+    return seconds;
+}
+
+/* ---- Out ----------------------------------------------------------------------------------------------------------- */
+
+/* What tercio_next says when there is no result. Under the lock. */
+static int without_result(const tercio_run *run)
+{
+    if (run->error)
+        return run->error;
+    if (run->n_chunks == 0 && (run->ended || run->stopped))
+        return 0;
+    if (run->pool->failure)
+        return run->pool->failure;
+    if (run->pool->closing)
+        return TERCIO_ECLOSED;
+    return TERCIO_EAGAIN;
+}
+
+int tercio__run_next(tercio_run *run, double timeout, tercio_result *result)
+{
+    if (tercio__inbox_take(&run->current, result))
+        return 1;
+    int error = tercio__run_check(run);
+    if (error)
+        return error;
+    tercio_pool *pool = run->pool;
+    uint64_t deadline = timeout > 0 ? tercio__deadline(timeout) : 0;
+    for (;;) {
+        tercio__lock(pool);
+        if (tercio__inbox_empty(&run->incoming))
+            tercio__pump(pool);
+        if (!tercio__inbox_empty(&run->incoming)) {
+            run->current = run->incoming;
+            run->incoming = (tercio__inbox){0};
+            if (run->bell_public)
+                tercio__bell_clear(run->bell);
+            tercio__unlock(pool);
+            return (int)tercio__inbox_take(&run->current, result);
+        }
+        error = without_result(run);
+        if (pool->pending || run->options.notify)
+            tercio__arm_keeper(pool);
+        tercio__unlock(pool);
+        if (error != TERCIO_EAGAIN || timeout == 0)
+            return error;
+        double left = timeout;
+        if (deadline) {
+            uint64_t now = tercio__now();
+            if (now >= deadline)
+                return TERCIO_EAGAIN;
+            left = (double)(deadline - now) * 1e-9;
+        }
+        error = tercio__run_wait(run, left, false, NULL);
+        if (error && error != TERCIO_EAGAIN)
+            return error;
+    }
+}
+
+int tercio_next(tercio_run *run, double timeout, tercio_result *result)
+{
+    if (run == NULL || result == NULL)
+        return TERCIO_EINVAL;
+    if (run->face)
+        return tercio__face_next(run, timeout, result);
+    return tercio__run_next(run, timeout, result);
+}
+
+void tercio_release(tercio_run *run, tercio_result *result)
+{
+    if (run->face)
+        tercio__face_release(run, result);
+    if (result->internal == NULL)
+        return;
+    if (run->pool && tercio__is_ours(run->pool))
+        tercio__return_blocks(run->pool, result);
+    tercio__inbox_release(&run->current, result);
+}
+
+int tercio_take(tercio_run *run, const tercio_block *block, tercio_view *view)
+{
+    int error = tercio__run_check(run);
+    if (error)
+        return error;
+    error = tercio__view_open(run->pool->file, block, view);
+    if (error == 0) {
+        ((tercio_block *)(uintptr_t)block)->offset = 0; /* the view gives it back, not tercio_release */
+        atomic_fetch_sub_explicit(&run->pool->blocks_out, 1, memory_order_release);
+    }
+    return error;
+}
+
+int tercio_run_fd(tercio_run *run)
+{
+    int error = tercio__run_check(run);
+    if (error)
+        return error;
+    tercio__lock(run->pool);
+    if (run->bell < 0)
+        run->bell = tercio__bell_create();
+    int fd = run->bell;
+    if (fd >= 0) {
+        run->bell_public = true;
+        tercio__pump(run->pool);
+        if (!tercio__inbox_empty(&run->incoming) || !tercio__inbox_empty(&run->current) || without_result(run) != TERCIO_EAGAIN)
+            tercio__bell_ring(fd);
+        tercio__arm_keeper(run->pool);
+    }
+    tercio__unlock(run->pool);
+    return fd;
+}
+
+/* ---- Stopping -------------------------------------------------------------------------------------------------------- */
+
+/* Lets go of what is under way: what is queued is dropped, what runs ends with its item and nobody hears of it. */
+static void let_go(tercio_run *run)
+{
+    tercio_pool *pool = run->pool;
+    tercio__drop_pending(pool, run);
+    tercio__take_back(pool, run);
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        for (uint64_t s = worker->sender.reclaimed; s < worker->sender.tail; s++) {
+            tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
+            if (chunk->run != run)
+                continue;
+            chunk->run = NULL;
+            chunk->abort = TERCIO__ABORT_DROP;
+            atomic_store_explicit(&worker->sender.map.words->cancel, s + 1, memory_order_release);
+        }
+    }
+}
+
+void tercio__run_orphan(tercio_run *run)
+{
+    if (run->previous)
+        run->previous->next = run->next;
+    else if (run->pool->runs == run)
+        run->pool->runs = run->next;
+    if (run->next)
+        run->next->previous = run->previous;
+    run->next = run->previous = NULL;
+    tercio__context_unref(run->pool, run->context);
+    run->context = NULL;
+    run->pool = NULL;
+}
+
+void tercio_run_close(tercio_run *run)
+{
+    if (run == NULL)
+        return;
+    tercio_pool *pool = run->pool;
+    if (run->face)
+        tercio__face_close(run);
+    if (pool && tercio__is_ours(pool)) {
+        tercio__lock(pool);
+        let_go(run);
+        tercio__drop_inbox(pool, &run->current);
+        tercio__drop_inbox(pool, &run->incoming);
+        tercio__run_orphan(run);
+        tercio__unlock(pool);
+        tercio__drop_garbage(pool);
+    } else {
+        tercio__inbox_clear(&run->current, NULL, NULL);
+        tercio__inbox_clear(&run->incoming, NULL, NULL);
+    }
+    if (run->bell >= 0)
+        close(run->bell);
+    free(run);
+}
+
+static bool covers(const tercio__chunk *chunk, const tercio_run *run, uint64_t index)
+{
+    return !chunk->over && chunk->run == run && index - chunk->index < chunk->n_items &&
+           index - chunk->index >= chunk->done;
+}
+
+int tercio_cancel(tercio_run *run, uint64_t index)
+{
+    int error = tercio__run_check(run);
+    if (error)
+        return error;
+    tercio_pool *pool = run->pool;
+    error = TERCIO_EINVAL;
+    tercio__lock(pool);
+    tercio__pump(pool);
+    for (tercio__chunk *chunk = pool->pending; chunk && error; chunk = chunk->next)
+        if (covers(chunk, run, index) && chunk->n_items == 1) {
+            tercio__cancel_pending(pool, chunk);
+            error = 0;
+            break;
+        }
+    for (unsigned i = 0; i < pool->n_workers && error; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        for (uint64_t s = worker->sender.reclaimed; s < worker->sender.tail && error; s++) {
+            tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
+            if (!covers(chunk, run, index))
+                continue;
+            chunk->abort = TERCIO__ABORT_CANCEL;
+            chunk->abort_item = (uint32_t)(index - chunk->index);
+            error = 0;
+            if (chunk->n_items == 1 && tercio__sender_revoke(&worker->sender, s)) {
+                const unsigned char *bytes = tercio__sender_bytes(&worker->sender, s);
+                tercio__garbage(pool, bytes + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, 1, 0, false);
+                tercio__answer(chunk, (tercio__entry){.status = TERCIO_ECANCELED}, tercio_error_text(TERCIO_ECANCELED));
+                tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)bytes, TERCIO__BLOCKS_FREE);
+                tercio__wake(worker);
+            } else {
+                tercio__interrupt_worker(worker, s);
+            }
+        }
+    }
+    if (error == 0)
+        tercio__run_ring(run);
+    tercio__unlock(pool);
+    tercio__drop_garbage(pool);
+    return error;
+}
+
+void tercio_abort(tercio_pool *pool, tercio_run *run)
+{
+    if (pool == NULL || !tercio__is_ours(pool))
+        return;
+    tercio__lock(pool);
+    tercio__drop_pending(pool, run);
+    tercio__take_back(pool, run);
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        for (uint64_t s = worker->sender.reclaimed; s < worker->sender.tail; s++) {
+            tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
+            if (chunk->over || (run && chunk->run != run))
+                continue;
+            chunk->abort = TERCIO__ABORT_DROP;
+            tercio__interrupt_worker(worker, s);
+            break;
+        }
+    }
+    tercio__ring_all(pool);
+    tercio__unlock(pool);
+    tercio__drop_garbage(pool);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The command line of fresh processes, both ends of it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "start.h"
+
+char **tercio__command(char *const *argv, char *argument, char *own, size_t own_size)
+{
+    size_t n = 0;
+    char *just_us[2] = {own, NULL};
+    if (argv == NULL) {
+        if (tercio__own_executable(own, own_size))
+            return NULL;
+        argv = just_us;
+    }
+    while (argv[n])
+        n++;
+    char **command = malloc((n + 2) * sizeof *command);
+    if (command == NULL)
+        return NULL;
+    memcpy(command, argv, n * sizeof *command);
+    command[n] = argument;
+    command[n + 1] = NULL;
+    return command;
+}
+
+int tercio_worker_main(const tercio_host *host, void *user, const char *argument)
+{
+    int file, caller, keeper, parent, socket;
+    unsigned index;
+    if (argument == NULL)
+        return TERCIO_EINVAL;
+    tercio__fork_watch();
+    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d", &file, &caller, &keeper, &index, &parent) == 5)
+        tercio__worker_process(file, caller, keeper, index, host, user, parent);
+    if (sscanf(argument, TERCIO__SERVER_ARGUMENT "%d,%d", &socket, &parent) == 2)
+        tercio__server_live(socket, parent, host, user);
+    return TERCIO_EINVAL;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fork: a worker is a copy of this process as it is now.
+ *
+ * Between fork and the worker's loop the child runs, in this order, and nothing else:
+ *
+ *     die_with_parent, setpgid, close        system calls
+ *     host->after_fork(in_child)             the host's own repairs (an interpreter's, say)
+ *     tercio__worker_process                 maps its channel; from there on it is a worker like any other
+ *
+ * All signals are blocked until the worker has its own handlers. No lock of the engine is used there: the pool's
+ * lock may have been held by a thread that the child doesn't have. The parent's mappings of channels and arenas are
+ * not inherited; the child maps its own channel anew.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "start.h"
+
+static _Noreturn void enter_child(tercio__worker *worker, int parent)
+{
+    tercio_pool *pool = worker->pool;
+    int file = tercio__file_fd(pool->file);
+    if (tercio__die_with_parent(parent))
+        _exit(0);
+    if (!pool->options.no_group)
+        (void)setpgid(0, 0);
+    close(pool->set);
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        if (pool->workers[i].handle >= 0)
+            close(pool->workers[i].handle);
+    if (pool->host->after_fork)
+        pool->host->after_fork(pool->host_user, true);
+    tercio__worker_process(file, pool->caller_bell, pool->keeper_bell, worker->index, pool->host, pool->host_user,
+                           parent);
+}
+
+static int start(tercio__worker *worker)
+{
+    tercio_pool *pool = worker->pool;
+    sigset_t all, old;
+    int parent = (int)getpid(), result = 0;
+
+    /* What is buffered would be written by both. */
+    (void)fflush(NULL);
+    if (pool->host->before_fork)
+        pool->host->before_fork(pool->host_user);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pid_t pid = fork();
+    if (pid == 0)
+        enter_child(worker, parent);
+    int kept = errno;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (pool->host->after_fork)
+        pool->host->after_fork(pool->host_user, false);
+    errno = kept;
+    if (pid < 0)
+        return TERCIO_ESYSTEM;
+    if (!pool->options.no_group)
+        (void)setpgid(pid, pid);
+    worker->pid = (int)pid;
+    worker->handle = tercio__process_handle(worker->pid);
+    if (worker->handle < 0) {
+        kept = errno;
+        result = worker->handle;
+        (void)kill(pid, SIGKILL); /* ours still: it stands at the gate and nobody has collected it */
+        worker->handle = -1;
+        errno = kept;
+    }
+    return result;
+}
+
+static int collect(tercio__worker *worker, tercio__exit *how)
+{
+    return tercio__process_collect(worker->handle, worker->pid, how);
+}
+
+const tercio__starter tercio__fork_starter = {.processes = true, .start = start, .collect = collect};

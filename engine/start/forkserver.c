@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * forkserver, the pool's end: a clean process (server.c), started like spawn, forks workers when it is asked to.
+ * Each pool has a connection of its own to the server; the answers on it are read by whoever starts workers, and
+ * those are never two at a time.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "start.h"
+
+/* ---- Servers -------------------------------------------------------------------------------------------------------- */
+
+int tercio_server_open(tercio_server **out, char *const *argv)
+{
+    int pair[2], result;
+    char argument[64], own[PATH_MAX];
+    *out = NULL;
+    tercio_server *server = calloc(1, sizeof *server);
+    if (server == NULL)
+        return TERCIO_ENOMEM;
+    result = tercio__pair(pair);
+    if (result)
+        goto no_pair;
+    (void)snprintf(argument, sizeof argument, TERCIO__SERVER_ARGUMENT "%d,%d", pair[1], (int)getpid());
+    char **command = tercio__command(argv, argument, own, sizeof own);
+    if (command == NULL) {
+        result = TERCIO_ENOMEM;
+        goto no_command;
+    }
+    tercio__fork_watch();
+    (void)fflush(NULL);
+    result = tercio__spawn(command, &pair[1], 1, false, &server->handle);
+    free(command);
+    if (result < 0)
+        goto no_command;
+    server->pid = result;
+    server->socket = pair[0];
+    server->fork_generation = tercio__fork_generation();
+    close(pair[1]);
+    *out = server;
+    return 0;
+no_command:;
+    int kept = errno;
+    close(pair[0]);
+    close(pair[1]);
+    errno = kept;
+no_pair:
+    free(server);
+    return result;
+}
+
+int tercio_server_pid(tercio_server *server) { return server ? server->pid : 0; }
+
+void tercio_server_close(tercio_server *server)
+{
+    tercio__exit how;
+    if (server == NULL)
+        return;
+    close(server->socket); /* the server ends when nobody is connected any more */
+    if (server->fork_generation == tercio__fork_generation()) {
+        /* It runs nothing but its loop, or imports before that; neither is worth waiting for. */
+        (void)tercio__process_signal(server->handle, SIGKILL);
+        while (tercio__process_collect(server->handle, server->pid, &how) == TERCIO_EAGAIN)
+            (void)tercio__bells_wait(&server->handle, 1, 0, NULL);
+    }
+    close(server->handle);
+    free(server);
+}
+
+/* ---- A pool's connection ---------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    tercio_server *own;         /* NULL: borrowed */
+    int socket;
+    bool gone;                  /* the server is dead */
+    struct {
+        bool known;
+        tercio__exit how;
+    } ends[];                   /* one a worker */
+} connection;
+
+static void close_connection(tercio_pool *pool)
+{
+    connection *c = pool->starter_data;
+    if (c == NULL)
+        return;
+    if (c->socket >= 0)
+        close(c->socket);
+    tercio_server_close(c->own);
+    free(c);
+    pool->starter_data = NULL;
+    pool->starter_event = -1;
+}
+
+static int open_connection(tercio_pool *pool)
+{
+    int pair[2] = {-1, -1};
+    tercio_server *server = pool->options.server;
+    connection *c = calloc(1, sizeof *c + pool->n_workers * sizeof c->ends[0]);
+    if (c == NULL)
+        return TERCIO_ENOMEM;
+    pool->starter_data = c;
+    c->socket = -1;
+    int result = server ? 0 : tercio_server_open(&c->own, pool->options.worker_argv);
+    if (result)
+        goto fail;
+    server = server ? server : c->own;
+    if (server->fork_generation != tercio__fork_generation()) {
+        result = TERCIO_EFORKED;
+        goto fail;
+    }
+    result = tercio__pair(pair);
+    if (result)
+        goto fail;
+    tercio__server_message attach = {.kind = TERCIO__SERVER_ATTACH, .no_group = pool->options.no_group};
+    result = tercio__send(server->socket, &attach, sizeof attach, &pair[1], 1);
+    if (result <= 0)
+        goto gone;
+    int fds[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell};
+    result = tercio__send(pair[0], &attach, sizeof attach, fds, 3);
+    if (result <= 0)
+        goto gone;
+    close(pair[1]);
+    c->socket = pool->starter_event = pair[0];
+    return 0;
+gone:
+    result = TERCIO_ESTART;
+    close(pair[0]);
+    close(pair[1]);
+fail:
+    close_connection(pool);
+    return result;
+}
+
+static void server_gone(tercio_pool *pool)
+{
+    connection *c = pool->starter_data;
+    c->gone = true;
+    tercio__set_remove(pool->set, c->socket);
+    /* Its children die with it; from now on their handles say so. */
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        if (pool->workers[i].handle >= 0 && !c->ends[i].known)
+            (void)tercio__set_add(pool->set, pool->workers[i].handle, i);
+}
+
+/* Reads one message. Returns: false when there is none, or the server is gone. */
+static bool read_one(tercio_pool *pool, bool block, tercio__server_message *message, int *handle)
+{
+    connection *c = pool->starter_data;
+    size_t n_fds = 1;
+    *handle = -1;
+    if (c->gone)
+        return false;
+    int n = tercio__receive(c->socket, message, sizeof *message, handle, &n_fds, block);
+    if (n == TERCIO_EAGAIN)
+        return false;
+    if (n != (int)sizeof *message) {
+        server_gone(pool);
+        return false;
+    }
+    if (message->kind == TERCIO__SERVER_ENDED && message->index < pool->n_workers &&
+        pool->workers[message->index].pid == message->pid) {
+        c->ends[message->index].known = true;
+        c->ends[message->index].how =
+            (tercio__exit){.code = message->code, .signal = message->signal, .peak_rss = message->peak_rss};
+    }
+    return true;
+}
+
+static int start(tercio__worker *worker)
+{
+    tercio_pool *pool = worker->pool;
+    connection *c = pool->starter_data;
+    tercio__server_message ask = {.kind = TERCIO__SERVER_START, .index = worker->index}, answer;
+    int handle;
+    if (c->gone || tercio__send(c->socket, &ask, sizeof ask, NULL, 0) <= 0)
+        return TERCIO_ESTART;
+    c->ends[worker->index].known = false;
+    while (read_one(pool, true, &answer, &handle)) {
+        if (answer.kind != TERCIO__SERVER_STARTED || answer.index != worker->index)
+            continue;
+        errno = answer.error;
+        if (answer.error || handle < 0)
+            return TERCIO_ESYSTEM;
+        worker->pid = answer.pid;
+        worker->handle = handle;
+        return 0;
+    }
+    return TERCIO_ESTART;
+}
+
+static void event(tercio_pool *pool)
+{
+    tercio__server_message message;
+    int handle;
+    while (read_one(pool, false, &message, &handle))
+        ;
+}
+
+static int collect(tercio__worker *worker, tercio__exit *how)
+{
+    connection *c = worker->pool->starter_data;
+    if (c->ends[worker->index].known) {
+        *how = c->ends[worker->index].how;
+        return 0;
+    }
+    if (!c->gone)
+        return TERCIO_EAGAIN; /* the server will tell, once it has collected it */
+    if (tercio__bells_wait(&worker->handle, 1, 1, NULL) != 1)
+        return TERCIO_EAGAIN;
+    *how = (tercio__exit){.code = -1};
+    return 0;
+}
+
+const tercio__starter tercio__forkserver_starter = {.processes = true,
+                                                    .open = open_connection,
+                                                    .start = start,
+                                                    .collect = collect,
+                                                    .event = event,
+                                                    .close = close_connection};

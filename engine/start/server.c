@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * forkserver, the server's end: one process, one thread, that forks workers for the pools which are connected to it,
+ * collects them, and reports how they ended. It runs nothing of the user's but what was preloaded; it ends with its
+ * parent, and its workers end with it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "start.h"
+
+typedef struct client {
+    struct client *next;
+    int socket;
+    int file, caller_bell, keeper_bell; /* -1 until the pool has sent them */
+    bool no_group;
+    unsigned n_children;
+} client;
+
+typedef struct child {
+    struct child *next;
+    client *client;             /* NULL: its pool is gone */
+    uint32_t index;
+    int pid, handle;
+} child;
+
+typedef struct {
+    int set, socket;
+    const tercio_host *host;
+    void *host_user;
+    client *clients;
+    child *children;
+} server;
+
+/* Tokens of the set: addresses of clients and children, told apart by the lowest bit. */
+enum { MAIN = 0, CHILD = 1 };
+
+static void close_client(server *s, client *c)
+{
+    for (client **at = &s->clients; *at; at = &(*at)->next)
+        if (*at == c) {
+            *at = c->next;
+            break;
+        }
+    for (child *each = s->children; each; each = each->next)
+        if (each->client == c) {
+            each->client = NULL;
+            tercio__process_kill_group(each->pid); /* its pool is gone without it */
+            (void)tercio__process_signal(each->handle, SIGKILL);
+        }
+    tercio__set_remove(s->set, c->socket);
+    close(c->socket);
+    if (c->file >= 0) {
+        close(c->file);
+        close(c->caller_bell);
+        close(c->keeper_bell);
+    }
+    free(c);
+}
+
+static _Noreturn void enter_child(server *s, client *c, uint32_t index, int parent)
+{
+    if (tercio__die_with_parent(parent))
+        _exit(0);
+    if (!c->no_group)
+        (void)setpgid(0, 0);
+    close(s->set);
+    close(s->socket);
+    for (child *each = s->children; each; each = each->next)
+        close(each->handle);
+    for (client *each = s->clients; each; each = each->next) {
+        close(each->socket);
+        if (each != c && each->file >= 0) {
+            close(each->file);
+            close(each->caller_bell);
+            close(each->keeper_bell);
+        }
+    }
+    if (s->host->after_fork)
+        s->host->after_fork(s->host_user, true);
+    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, index, s->host, s->host_user, parent);
+}
+
+static void start_child(server *s, client *c, uint32_t index)
+{
+    tercio__server_message answer = {.kind = TERCIO__SERVER_STARTED, .index = index};
+    sigset_t all, old;
+    int parent = (int)getpid();
+    child *new = calloc(1, sizeof *new);
+    if (new == NULL || c->file < 0) {
+        answer.error = ENOMEM;
+        (void)tercio__send(c->socket, &answer, sizeof answer, NULL, 0);
+        free(new);
+        return;
+    }
+    if (s->host->before_fork)
+        s->host->before_fork(s->host_user);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pid_t pid = fork();
+    if (pid == 0)
+        enter_child(s, c, index, parent);
+    answer.error = pid < 0 ? errno : 0;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (s->host->after_fork)
+        s->host->after_fork(s->host_user, false);
+    if (pid < 0) {
+        (void)tercio__send(c->socket, &answer, sizeof answer, NULL, 0);
+        free(new);
+        return;
+    }
+    if (!c->no_group)
+        (void)setpgid(pid, pid);
+    new->client = c;
+    new->index = index;
+    new->pid = answer.pid = (int)pid;
+    new->handle = tercio__process_handle((int)pid);
+    if (new->handle < 0 || tercio__set_add(s->set, new->handle, (uint64_t)(uintptr_t)new | CHILD))
+        _exit(1); /* no descriptors left: nothing could be watched any more, and our end ends all workers */
+    new->next = s->children;
+    s->children = new;
+    c->n_children++;
+    (void)tercio__send(c->socket, &answer, sizeof answer, &new->handle, 1);
+}
+
+static void end_child(server *s, child *gone)
+{
+    tercio__exit how;
+    tercio__process_kill_group(gone->pid); /* what it left, while its number is still its own */
+    if (tercio__process_collect(gone->handle, gone->pid, &how))
+        return;
+    for (child **at = &s->children; *at; at = &(*at)->next)
+        if (*at == gone) {
+            *at = gone->next;
+            break;
+        }
+    tercio__set_remove(s->set, gone->handle);
+    close(gone->handle);
+    if (gone->client) {
+        tercio__server_message message = {.kind = TERCIO__SERVER_ENDED,
+                                          .index = gone->index,
+                                          .pid = gone->pid,
+                                          .code = how.code,
+                                          .signal = how.signal,
+                                          .peak_rss = how.peak_rss};
+        (void)tercio__send(gone->client->socket, &message, sizeof message, NULL, 0);
+    }
+    free(gone);
+}
+
+static void hear_client(server *s, client *c)
+{
+    tercio__server_message message;
+    int fds[3] = {-1, -1, -1};
+    size_t n_fds = 3;
+    int n = tercio__receive(c->socket, &message, sizeof message, fds, &n_fds, false);
+    if (n == TERCIO_EAGAIN)
+        return;
+    if (n != (int)sizeof message) {
+        close_client(s, c);
+        return;
+    }
+    if (message.kind == TERCIO__SERVER_ATTACH && n_fds == 3 && c->file < 0) {
+        c->file = fds[0];
+        c->caller_bell = fds[1];
+        c->keeper_bell = fds[2];
+        c->no_group = message.no_group;
+    } else if (message.kind == TERCIO__SERVER_START) {
+        start_child(s, c, message.index);
+    }
+}
+
+/* Returns: false when the parent is gone. */
+static bool hear_parent(server *s)
+{
+    tercio__server_message message;
+    int fd = -1;
+    size_t n_fds = 1;
+    int n = tercio__receive(s->socket, &message, sizeof message, &fd, &n_fds, false);
+    if (n == TERCIO_EAGAIN)
+        return true;
+    if (n != (int)sizeof message || n_fds != 1)
+        return false;
+    client *c = calloc(1, sizeof *c);
+    if (c == NULL) {
+        close(fd);
+        return true;
+    }
+    c->socket = fd;
+    c->file = c->caller_bell = c->keeper_bell = -1;
+    c->next = s->clients;
+    s->clients = c;
+    if (tercio__set_add(s->set, fd, (uint64_t)(uintptr_t)c))
+        close_client(s, c);
+    return true;
+}
+
+static void nothing(int signal) { (void)signal; }
+
+_Noreturn void tercio__server_live(int socket, int parent_pid, const tercio_host *host, void *host_user)
+{
+    server s = {.socket = socket, .host = host, .host_user = host_user};
+    struct sigaction quiet = {.sa_handler = nothing, .sa_flags = SA_RESTART};
+    uint64_t tokens[16];
+    sigemptyset(&quiet.sa_mask);
+    sigaction(SIGINT, &quiet, NULL);
+    if (tercio__die_with_parent(parent_pid) || tercio__parent_gone(parent_pid))
+        _exit(0);
+    s.set = tercio__set_create();
+    if (s.set < 0 || tercio__set_add(s.set, socket, MAIN))
+        _exit(1);
+    for (;;) {
+        /* One token at a time: what it leads to may free what another one points to. */
+        int n = tercio__set_wait(s.set, tokens, 1, 0);
+        if (n < 0)
+            continue;
+        for (int i = 0; i < n; i++) {
+            if (tokens[i] == MAIN) {
+                if (!hear_parent(&s))
+                    _exit(0);
+            } else if (tokens[i] & CHILD) {
+                end_child(&s, (child *)(uintptr_t)(tokens[i] & ~(uint64_t)CHILD));
+            } else {
+                hear_client(&s, (client *)(uintptr_t)tokens[i]);
+            }
+        }
+    }
+}

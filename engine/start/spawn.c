@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * spawn: a worker is a fresh image, of this program or of the command that the host names. It inherits three
+ * descriptors: the pool's memory and the two bells that it rings.
+ */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "start.h"
+
+static int start(tercio__worker *worker)
+{
+    tercio_pool *pool = worker->pool;
+    int keep[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell};
+    char argument[128], own[PATH_MAX];
+    (void)snprintf(argument, sizeof argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d", keep[0], keep[1], keep[2],
+                   worker->index, (int)getpid());
+    char **command = tercio__command(pool->options.worker_argv, argument, own, sizeof own);
+    if (command == NULL)
+        return TERCIO_ENOMEM;
+    (void)fflush(NULL);
+    int pid = tercio__spawn(command, keep, sizeof keep / sizeof *keep, pool->options.no_group, &worker->handle);
+    free(command);
+    if (pid < 0)
+        return pid;
+    worker->pid = pid;
+    return 0;
+}
+
+static int collect(tercio__worker *worker, tercio__exit *how)
+{
+    return tercio__process_collect(worker->handle, worker->pid, how);
+}
+
+const tercio__starter tercio__spawn_starter = {.processes = true, .start = start, .collect = collect};

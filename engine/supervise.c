@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The keeper: a thread of each pool that sleeps until a worker dies, a deadline passes, or work that no caller looks
+ * after has to move. It starts replacements, and it calls host->notify. It never holds the pool's lock while it
+ * waits or calls the host.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "start/start.h"
+
+#define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
+
+enum { STILLBORN = 3, TOKENS = 16 };
+#define BELL_TOKEN UINT64_C(0x100000000)
+#define STARTER_TOKEN UINT64_C(0x100000001)
+
+/* ---- Failures of the pool itself ---------------------------------------------------------------------------------- */
+
+void tercio__pool_fail(tercio_pool *pool, int error, const tercio__entry *entry, const tercio_block *blocks,
+                       const void *out, const char *message)
+{
+    if (pool->failure)
+        return;
+    tercio__entry failure = {0};
+    if (entry)
+        failure = *entry;
+    if (message == NULL)
+        message = tercio_error_text(error);
+    failure.message_size = (uint32_t)strlen(message) + 1;
+    if (failure.status == 0)
+        failure.status = error;
+    pool->failure = error;
+    (void)tercio__inbox_add(&pool->failures, &failure, blocks, out, message);
+    tercio__drop_pending(pool, NULL);
+    tercio__take_back(pool, NULL);
+    tercio__ring_all(pool);
+}
+
+int tercio_failure(tercio_pool *pool, tercio_result *result)
+{
+    if (pool == NULL || !tercio__is_ours(pool))
+        return 0;
+    tercio__lock(pool);
+    if (!pool->failure_taken && tercio__inbox_take(&pool->failures, &pool->failure_result)) {
+        pool->failure_taken = true;
+        if (pool->options.table)
+            tercio__face_explain(&pool->failure_result);
+    }
+    if (pool->failure_taken)
+        *result = pool->failure_result;
+    bool taken = pool->failure_taken;
+    tercio__unlock(pool);
+    return taken;
+}
+
+/* ---- Interrupting --------------------------------------------------------------------------------------------------- */
+
+void tercio__interrupt_worker(tercio__worker *worker, uint64_t sequence)
+{
+    tercio_pool *pool = worker->pool;
+    atomic_store_explicit(&worker->sender.map.words->cancel, sequence + 1, memory_order_release);
+    if (worker->told_at && worker->told_sequence == sequence)
+        return;
+    worker->told_at = tercio__now();
+    worker->told_sequence = sequence;
+    if (worker->handle >= 0)
+        (void)tercio__process_signal(worker->handle, tercio__interrupt_signal());
+    tercio__wake(worker);
+    tercio__bell_ring(pool->keeper_bell); /* it sets its timer for the grace */
+}
+
+static uint64_t grace_ns(const tercio_pool *pool)
+{
+    return (uint64_t)((pool->options.grace > 0 ? pool->options.grace : 1.0) * 1e9);
+}
+
+/* A thread that doesn't listen is left behind with its channel; its number gets a new one. */
+void tercio__leave_thread(tercio__worker *worker)
+{
+    tercio__exit unknown = {.code = -1};
+    worker->pool->abandoned = true;
+    atomic_store_explicit(&worker->sender.map.words->stop, TERCIO__STOP_NOW, memory_order_release);
+    pthread_detach(worker->thread);
+    worker->thread_runs = false;
+    worker->starter_data = NULL; /* the thread's to read for as long as it runs */
+    tercio__worker_gone(worker, &unknown);
+    worker->sender.map.words = NULL; /* start_missing makes another */
+}
+
+static void kill_worker(tercio__worker *worker)
+{
+    if (worker->handle >= 0) {
+        if (!worker->pool->options.no_group && worker->pool->starter != &tercio__forkserver_starter)
+            tercio__process_kill_group(worker->pid);
+        (void)tercio__process_signal(worker->handle, SIGKILL);
+    } else if (worker->thread_runs) {
+        tercio__leave_thread(worker);
+    }
+}
+
+/* ---- Deadlines ------------------------------------------------------------------------------------------------------- */
+
+static void fail_phase(tercio__worker *worker, int kind)
+{
+    tercio__entry entry = {.index = worker->index, .status = TERCIO_ETIMEDOUT, .kind = kind, .worker = worker->index,
+                           .pid = worker->pid};
+    tercio__pool_fail(worker->pool, TERCIO_ETIMEDOUT, &entry, NULL, NULL, tercio_error_text(TERCIO_ETIMEDOUT));
+    kill_worker(worker);
+}
+
+/* The message that the worker runs, or NULL. */
+static tercio__chunk *running_chunk(tercio__worker *worker, uint64_t *sequence)
+{
+    uint64_t passed = tercio__sender_passed(&worker->sender);
+    if (passed >= worker->sender.tail || passed < worker->sender.reclaimed)
+        return NULL;
+    *sequence = passed;
+    return &worker->inflight[passed % TERCIO__SLOTS];
+}
+
+/* What is over its time is told to stop, and killed after the grace. Returns: the next deadline; 0: none. */
+static uint64_t check_worker(tercio__worker *worker, uint64_t now)
+{
+    tercio_pool *pool = worker->pool;
+    if (worker->state != TERCIO_STATE_START || worker->sender.map.words == NULL)
+        return 0;
+    tercio__channel *words = worker->sender.map.words;
+    uint64_t since = LOAD(words->item_since, acquire), sequence = 0, limit;
+    uint32_t phase = LOAD(words->phase, acquire);
+
+    if (worker->told_at) {
+        limit = worker->told_at + grace_ns(pool);
+        if (now < limit)
+            return limit;
+        worker->told_at = 0;
+        kill_worker(worker);
+        return 0;
+    }
+    if (phase == TERCIO_STATE_INIT || phase == TERCIO_STATE_EXIT) {
+        bool is_init = phase == TERCIO_STATE_INIT;
+        double seconds = is_init ? pool->options.init_timeout : pool->options.exit_timeout;
+        if (seconds <= 0)
+            return 0;
+        limit = (since ? since : now) + (uint64_t)(seconds * 1e9);
+        if (now < limit)
+            return limit;
+        fail_phase(worker, is_init ? TERCIO_KIND_INIT : TERCIO_KIND_EXIT);
+        return 0;
+    }
+    tercio__chunk *chunk = running_chunk(worker, &sequence);
+    double init_limit = worker->sender.tail > worker->sender.reclaimed ? pool->options.init_timeout : 0;
+    uint64_t next = init_limit > 0 && LOAD(words->ns_init, relaxed) == 0 ? now + (uint64_t)(init_limit * 1e9) : 0;
+    if (chunk == NULL || chunk->over || chunk->run == NULL || chunk->run->timeout_ns == 0)
+        return next;
+    if (since == 0 || phase != TERCIO_STATE_WORK || LOAD(words->item_sequence, relaxed) >> 32 != (sequence & UINT32_MAX))
+        return now + chunk->run->timeout_ns; /* about to begin */
+    limit = since + chunk->run->timeout_ns;
+    if (now < limit)
+        return limit;
+    chunk->abort = TERCIO__ABORT_TIMEOUT;
+    chunk->abort_item = (uint32_t)LOAD(words->item_sequence, relaxed);
+    tercio__interrupt_worker(worker, sequence);
+    if (worker->handle >= 0)
+        return now + grace_ns(pool);
+    /* A thread can't be made to stop: its caller hears in time all the same. */
+    tercio__leave_thread(worker);
+    return 0;
+}
+
+static uint64_t check_deadlines(tercio_pool *pool)
+{
+    uint64_t next = 0, now = tercio__now();
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        uint64_t deadline = check_worker(&pool->workers[i], now);
+        if (deadline && (next == 0 || deadline < next))
+            next = deadline;
+    }
+    return next;
+}
+
+/* ---- Deaths ------------------------------------------------------------------------------------------------------------ */
+
+static void describe_death(const tercio__worker *worker, const tercio__exit *how, char *text, size_t size)
+{
+    if (how->signal)
+        (void)snprintf(text, size, "worker %u was killed by signal %d (%s)", worker->index, how->signal,
+                       strsignal(how->signal));
+    else if (how->code >= 0)
+        (void)snprintf(text, size, "worker %u exited with code %d in the middle of its work", worker->index, how->code);
+    else
+        (void)snprintf(text, size, "worker %u is gone; how it ended is unknown", worker->index);
+}
+
+/* The item that a dead worker was running: an answer, or another try. */
+static void settle_victim(tercio__worker *worker, tercio__chunk *chunk, const tercio__exit *how)
+{
+    char text[192];
+    tercio__entry entry = {.worker = worker->index, .pid = worker->pid};
+    bool meant = chunk->abort != TERCIO__ABORT_NO && chunk->abort_item == chunk->done;
+    if (chunk->abort == TERCIO__ABORT_DROP || chunk->run->stopped)
+        return;
+    if (meant) {
+        entry.status = chunk->abort == TERCIO__ABORT_TIMEOUT ? TERCIO_ETIMEDOUT : TERCIO_ECANCELED;
+        tercio__answer(chunk, entry, tercio_error_text(entry.status));
+        return;
+    }
+    if (chunk->attempts <= chunk->run->options.retries)
+        return;
+    entry.status = TERCIO_EDIED;
+    entry.code = how->code;
+    entry.signal = how->signal;
+    entry.peak_rss = how->peak_rss;
+    describe_death(worker, how, text, sizeof text);
+    tercio__answer(chunk, entry, text);
+    if (chunk->run->options.stop_on_error && !chunk->run->stopped) {
+        chunk->run->stopped = true;
+        tercio__drop_pending(worker->pool, chunk->run);
+        tercio__take_back(worker->pool, chunk->run);
+    }
+}
+
+static void settle_messages(tercio__worker *worker, const tercio__exit *how)
+{
+    tercio_pool *pool = worker->pool;
+    tercio__sender *sender = &worker->sender;
+    uint32_t phase = LOAD(sender->map.words->phase, acquire);
+    bool running = !worker->goodbye && (phase == TERCIO_STATE_WORK || phase == TERCIO_STATE_INIT);
+
+    /* From the youngest to the oldest: each goes to the front of what is pending. */
+    for (uint64_t s = sender->tail; s-- > sender->reclaimed;) {
+        tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
+        const unsigned char *bytes = tercio__sender_bytes(sender, s);
+        if (chunk->over)
+            continue;
+        bool unseen = tercio__sender_revoke(sender, s);
+        if (!unseen && running && chunk->run)
+            settle_victim(worker, chunk, how);
+        bool wanted = !chunk->over && chunk->run && !chunk->run->stopped && !pool->closing && !pool->failure &&
+                      chunk->abort != TERCIO__ABORT_DROP && chunk->done < chunk->n_items;
+        if (wanted && unseen)
+            chunk->attempts--;
+        if (wanted && tercio__requeue(worker, s, !unseen) == 0)
+            continue;
+        if (wanted)
+            chunk->run->error = TERCIO_ENOMEM;
+        if (!chunk->over) {
+            if (chunk->done < chunk->n_items)
+                tercio__garbage(pool, bytes + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, chunk->n_items,
+                                chunk->done, false);
+            tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)bytes, TERCIO__BLOCKS_FREE);
+        }
+    }
+}
+
+/* Counters of a worker go on when its process doesn't. */
+static void keep_counters(tercio__worker *worker)
+{
+    tercio__channel *words = worker->sender.map.words;
+    worker->past_tasks += LOAD(words->n_done, relaxed);
+    worker->past[0] += LOAD(words->ns_start, relaxed);
+    worker->past[1] += LOAD(words->ns_init, relaxed);
+    worker->past[2] += LOAD(words->ns_wait, relaxed);
+    worker->past[3] += LOAD(words->ns_work, relaxed);
+    worker->past[4] += LOAD(words->ns_exit, relaxed);
+}
+
+static void bury_arena(tercio__worker *worker)
+{
+    tercio_pool *pool = worker->pool;
+    tercio__channel *words = worker->sender.map.words;
+    uint32_t n = LOAD(words->n_segments, acquire);
+    tercio__arena_bury(pool->arena, worker->index + 1);
+    if (!pool->starter->processes)
+        return;
+    for (uint32_t i = 0; i < n && i < TERCIO__SEGMENTS; i++) {
+        tercio__range *more = realloc(pool->dead_ranges, (pool->n_dead_ranges + 1) * sizeof *more);
+        if (more == NULL)
+            return; /* its memory is held until the pool ends */
+        pool->dead_ranges = more;
+        if (words->segments[i].size)
+            more[pool->n_dead_ranges++] = words->segments[i];
+    }
+}
+
+void tercio__discard_dead(tercio_pool *pool)
+{
+    /* Results that nobody has taken over yet may lie there. */
+    if (pool->n_dead_ranges == 0 || atomic_load_explicit(&pool->blocks_out, memory_order_acquire) != 0)
+        return;
+    if (tercio__file_discard(pool->file, pool->dead_ranges, pool->n_dead_ranges, NULL, 0) == 0)
+        pool->n_dead_ranges = 0;
+}
+
+void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
+{
+    tercio_pool *pool = worker->pool;
+    char text[192];
+
+    tercio__pump_worker(worker);
+    settle_messages(worker, how);
+    keep_counters(worker);
+    bury_arena(worker);
+    if (!worker->alive && !worker->goodbye && !pool->closing && ++worker->stillborn >= STILLBORN) {
+        tercio__entry entry = {.index = worker->index, .kind = TERCIO_KIND_START, .worker = worker->index,
+                               .pid = worker->pid, .code = how->code, .signal = how->signal};
+        describe_death(worker, how, text, sizeof text);
+        tercio__pool_fail(pool, TERCIO_ESTART, &entry, NULL, NULL, text);
+    }
+    if (worker->handle >= 0) {
+        tercio__set_remove(pool->set, worker->handle);
+        close(worker->handle);
+    }
+    worker->handle = -1;
+    worker->pid = 0;
+    worker->told_at = 0;
+    worker->state = TERCIO_STATE_NONE;
+    pool->n_live--;
+    pool->needs_start = true;
+    tercio__discard_dead(pool);
+    tercio__ring_all(pool);
+}
+
+bool tercio__worker_collect(tercio__worker *worker)
+{
+    tercio_pool *pool = worker->pool;
+    tercio__exit how;
+    if (worker->state == TERCIO_STATE_NONE || (worker->handle < 0 && !worker->thread_runs))
+        return worker->state == TERCIO_STATE_NONE;
+    tercio__pump_worker(worker); /* its goodbye, if it left one */
+    bool ours = pool->starter == &tercio__fork_starter || pool->starter == &tercio__spawn_starter;
+    if (ours && !worker->goodbye && !pool->options.no_group && tercio__bells_wait(&worker->handle, 1, 1, NULL) == 1)
+        tercio__process_kill_group(worker->pid); /* what it started goes with it, while its number is its own */
+    if (pool->starter->collect(worker, &how))
+        return false;
+    tercio__worker_gone(worker, &how);
+    return true;
+}
+
+/* ---- Starting ---------------------------------------------------------------------------------------------------------- */
+
+static bool wanted(const tercio_pool *pool)
+{
+    return !pool->closing && !pool->failure && (!pool->finishing || pool->pending);
+}
+
+static int new_channel(tercio__worker *worker)
+{
+    tercio_pool *pool = worker->pool;
+    tercio__sender *sender = &worker->sender;
+    uint32_t lifespan = 0;
+    if (sender->map.words == NULL) {
+        void *memory = pool->channels + worker->index * pool->channel_bytes;
+        if (!pool->starter->processes) {
+            memory = aligned_alloc(64, (size_t)pool->channel_bytes);
+            if (memory == NULL)
+                return TERCIO_ENOMEM;
+        }
+        tercio__channel_at(&sender->map, memory, pool->page->ring_bytes);
+    } else {
+        lifespan = LOAD(sender->map.words->lifespan, relaxed);
+    }
+    tercio__channel_reset(&sender->map, worker->index, (uint32_t)worker->restarts);
+    sender->tail = sender->reclaimed = sender->down_used = sender->down_freed = 0;
+    atomic_store_explicit(&sender->up_read, 0, memory_order_relaxed);
+    atomic_store_explicit(&sender->map.words->lifespan, lifespan, memory_order_relaxed);
+    if (pool->options.n_cpu_ids)
+        sender->map.words->cpu = pool->options.cpu_ids[worker->index % pool->options.n_cpu_ids];
+    sender->map.words->begun = worker->begun = tercio__now();
+    worker->goodbye = worker->alive = worker->failed = false;
+    worker->seen_done = worker->seen_work = 0;
+    return 0;
+}
+
+static void open_gate(tercio__worker *worker, uint32_t gate)
+{
+    _Atomic uint32_t *word = &worker->sender.map.words->gate;
+    atomic_store_explicit(word, gate, memory_order_release);
+    tercio__word_wake(word);
+}
+
+/* Returns: 0 or an error, errno kept. */
+static int start_worker(tercio__worker *worker, bool again)
+{
+    tercio_pool *pool = worker->pool;
+    tercio__lock(pool);
+    int error = new_channel(worker);
+    if (error == 0) {
+        worker->restarts += again;
+        worker->state = TERCIO_STATE_START; /* messages may come before it lives */
+        pool->n_live++;
+    }
+    tercio__unlock(pool);
+    if (error)
+        return error;
+    error = pool->starter->start(worker);
+    int kept = errno;
+    tercio__lock(pool);
+    bool watched = pool->starter->processes && pool->starter != &tercio__forkserver_starter;
+    if (error == 0 && watched && (error = tercio__set_add(pool->set, worker->handle, worker->index)) != 0) {
+        kept = errno;
+        open_gate(worker, TERCIO__GATE_DEAD);
+        (void)tercio__process_signal(worker->handle, SIGKILL);
+    }
+    if (error) {
+        tercio__exit never = {.code = -1};
+        worker->stillborn = 0;
+        worker->goodbye = true; /* nothing ran */
+        tercio__worker_gone(worker, &never);
+    } else {
+        open_gate(worker, TERCIO__GATE_OPEN);
+    }
+    tercio__dispatch_pending(pool);
+    tercio__unlock(pool);
+    errno = kept;
+    return error;
+}
+
+int tercio__start_missing(tercio_pool *pool)
+{
+    int error = 0;
+    bool again = pool->started;
+    pool->needs_start = false;
+    for (unsigned i = 0; i < pool->n_workers && error == 0; i++) {
+        tercio__lock(pool);
+        bool missing = pool->workers[i].state == TERCIO_STATE_NONE && wanted(pool);
+        tercio__unlock(pool);
+        if (missing)
+            error = start_worker(&pool->workers[i], again);
+    }
+    pool->started = true;
+    return error;
+}
+
+/* ---- The thread --------------------------------------------------------------------------------------------------------- */
+
+static void take_token(tercio_pool *pool, uint64_t token)
+{
+    if (token == BELL_TOKEN)
+        tercio__bell_clear(pool->keeper_bell);
+    else if (token == STARTER_TOKEN)
+        pool->starter->event(pool);
+}
+
+static void collect_the_dead(tercio_pool *pool, const uint64_t *tokens, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (tokens[i] < pool->n_workers)
+            (void)tercio__worker_collect(&pool->workers[tokens[i]]);
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        if (pool->starter->event || pool->workers[i].goodbye)
+            (void)tercio__worker_collect(&pool->workers[i]);
+}
+
+static bool has_to_notify(const tercio_pool *pool)
+{
+    if (pool->host->notify == NULL)
+        return false;
+    for (const tercio_run *run = pool->runs; run; run = run->next)
+        if (run->options.notify && !run->waits && !tercio__inbox_empty(&run->incoming))
+            return true;
+    return false;
+}
+
+static void *keep(void *data)
+{
+    tercio_pool *pool = data;
+    uint64_t tokens[TOKENS];
+    int n = 0;
+
+    tercio__lock(pool);
+    while (!pool->keeper_stops) {
+        for (int i = 0; i < n; i++)
+            take_token(pool, tokens[i]);
+        tercio__pump(pool);
+        collect_the_dead(pool, tokens, n);
+        uint64_t deadline = check_deadlines(pool);
+        if (pool->needs_start && wanted(pool)) {
+            tercio__unlock(pool);
+            int error = tercio__start_missing(pool), number = errno;
+            tercio__lock(pool);
+            if (error) {
+                tercio__entry entry = {.status = error, .code = number, .kind = TERCIO_KIND_START};
+                tercio__pool_fail(pool, error, &entry, NULL, NULL,
+                                  error == TERCIO_ESYSTEM ? strerror(number) : tercio_error_text(error));
+            }
+            n = 0;
+            continue;
+        }
+        bool notify = has_to_notify(pool), garbage = !tercio__inbox_empty(&pool->garbage);
+        if (!notify)
+            tercio__arm_keeper(pool);
+        tercio__unlock(pool);
+        if (garbage)
+            tercio__drop_garbage(pool);
+        if (notify)
+            pool->host->notify(pool->host_user, NULL);
+        n = tercio__set_wait(pool->set, tokens, TOKENS, notify ? 1 : deadline);
+        if (n < 0)
+            n = 0;
+        tercio__lock(pool);
+    }
+    tercio__unlock(pool);
+    return NULL;
+}
+
+int tercio__keeper_start(tercio_pool *pool)
+{
+    sigset_t all, old;
+    int error = tercio__set_add(pool->set, pool->keeper_bell, BELL_TOKEN);
+    if (error == 0 && pool->starter_event >= 0)
+        error = tercio__set_add(pool->set, pool->starter_event, STARTER_TOKEN);
+    if (error)
+        return error;
+    /* Signals are the application's threads' to take. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int failed = pthread_create(&pool->keeper, NULL, keep, pool);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (failed) {
+        errno = failed;
+        return TERCIO_ESYSTEM;
+    }
+    pool->keeper_runs = true;
+    tercio__count_own_thread(1);
+    return 0;
+}
+
+void tercio__keeper_stop(tercio_pool *pool)
+{
+    if (!pool->keeper_runs)
+        return;
+    tercio__lock(pool);
+    pool->keeper_stops = true;
+    tercio__unlock(pool);
+    tercio__bell_ring(pool->keeper_bell);
+    pthread_join(pool->keeper, NULL);
+    pool->keeper_runs = false;
+    tercio__count_own_thread(-1);
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Waiting, in the parent. At most one caller sleeps on the pool's caller bell, which workers ring; it drives the pool
+ * for all. Others sleep on bells of their own runs, which whoever drives rings; a driver that leaves wakes one of
+ * them to take its place. Deaths, deadlines and work that no caller looks after are the keeper's (supervise.c).
+ */
+#include "internal.h"
+
+enum { LONGEST_SPIN = 20000, SKIPS = 16 }; /* ns; looks that are left out after spinning was in vain */
+
+void tercio__run_ring(tercio_run *run)
+{
+    if (run->waits)
+        tercio__bell_ring(run->waits_on);
+    else if (run->bell_public)
+        tercio__bell_ring(run->bell);
+}
+
+void tercio__ring_all(tercio_pool *pool)
+{
+    for (tercio_run *run = pool->runs; run; run = run->next)
+        tercio__run_ring(run);
+    if (pool->pool_waits)
+        tercio__bell_ring(pool->caller_bell);
+}
+
+/* ---- Announcing ---------------------------------------------------------------------------------------------------- */
+
+/* B1 for callers: what the workers shall ring for. */
+static void announce(tercio_pool *pool)
+{
+    uint32_t wants = pool->pool_waits ? TERCIO__WANT_ANY : TERCIO__WANT_LOW_WATER;
+    bool feeding = false;
+    for (tercio_run *run = pool->runs; run; run = run->next) {
+        if (!run->waits)
+            continue;
+        if (!run->options.low_water)
+            wants = TERCIO__WANT_ANY;
+        feeding |= run->wants_room;
+    }
+    if (wants == TERCIO__WANT_LOW_WATER) {
+        for (unsigned i = 0; i < pool->n_workers; i++) {
+            tercio__sender *sender = &pool->workers[i].sender;
+            uint64_t passed = tercio__sender_passed(sender), load = sender->tail - passed;
+            uint64_t mark = load == 0 ? UINT64_MAX : feeding ? passed + (load + 1) / 2 : sender->tail;
+            atomic_store_explicit(&sender->map.words->low_water, mark, memory_order_relaxed);
+        }
+    }
+    atomic_store_explicit(&pool->page->caller_wants, wants, memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* A look after the announcement: anything that a worker may have said without seeing it. */
+static bool news_after_announcing(const tercio_pool *pool)
+{
+    if (tercio__has_news(pool))
+        return true;
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        const tercio__sender *sender = &pool->workers[i].sender;
+        if (tercio__sender_passed(sender) != sender->reclaimed)
+            return true;
+    }
+    return false;
+}
+
+void tercio__arm_keeper(tercio_pool *pool)
+{
+    bool wanted = pool->pending != NULL;
+    for (tercio_run *run = pool->runs; run && !wanted; run = run->next)
+        wanted = (run->options.notify || run->bell_public) && run->n_chunks > 0 && !run->waits;
+    if (!wanted || pool->n_waiting > 0) /* a caller that sleeps looks after everything */
+        return;
+    if (atomic_load_explicit(&pool->page->keeper_wants, memory_order_relaxed) == TERCIO__WANT_ANY)
+        return;
+    atomic_store_explicit(&pool->page->keeper_wants, TERCIO__WANT_ANY, memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (tercio__has_news(pool))
+        tercio__bell_ring(pool->keeper_bell);
+}
+
+/* ---- Looking before sleeping ------------------------------------------------------------------------------------------ */
+
+/* Looks for news for a while: waking costs a hundred times what a short look does. How long follows how often it
+ * was worth it; yielding lets the worker that we wait for have this CPU. Not under the lock. */
+static bool spin(tercio_pool *pool, uint64_t deadline)
+{
+    uint64_t budget = pool->spin_ns;
+    if (budget == 0) {
+        if (++pool->spin_skips < SKIPS)
+            return false;
+        pool->spin_skips = 0;
+        budget = LONGEST_SPIN / 4;
+    }
+    uint64_t end = tercio__now() + budget;
+    if (deadline && deadline < end)
+        end = deadline;
+    do {
+        for (int i = 0; i < 16; i++)
+            if (tercio__has_news(pool)) {
+                pool->spin_ns = LONGEST_SPIN;
+                return true;
+            }
+        tercio__yield();
+    } while (tercio__now() < end);
+    pool->spin_ns = pool->spin_ns > LONGEST_SPIN / 8 ? pool->spin_ns / 2 : 0;
+    return false;
+}
+
+/* ---- Sleeping ---------------------------------------------------------------------------------------------------------- */
+
+/* A driver leaves: somebody else who sleeps has to take the workers' calls. */
+static void pass_on(tercio_pool *pool)
+{
+    for (tercio_run *run = pool->runs; run; run = run->next)
+        if (run->waits) {
+            tercio__run_ring(run);
+            return;
+        }
+}
+
+static bool answered(tercio_run *run, bool or_room)
+{
+    return !tercio__inbox_empty(&run->incoming) || run->error || run->pool->failure || run->pool->closing ||
+           (run->n_chunks == 0 && (run->ended || run->stopped)) || (or_room && tercio__has_room(run));
+}
+
+int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset_t *sigmask)
+{
+    if (!tercio__inbox_empty(&run->current))
+        return 0;
+    int result = tercio__run_check(run);
+    if (result)
+        return result;
+    tercio_pool *pool = run->pool;
+    uint64_t deadline = tercio__deadline(timeout);
+    bool spun = false, drove = false;
+
+    tercio__lock(pool);
+    for (;;) {
+        tercio__pump(pool);
+        if (answered(run, or_room)) {
+            result = 0;
+            break;
+        }
+        if (atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed)) {
+            result = TERCIO_EINTERRUPTED;
+            break;
+        }
+        if (deadline && tercio__now() >= deadline) {
+            result = TERCIO_EAGAIN;
+            break;
+        }
+        if (!spun && run->n_chunks) {
+            spun = true;
+            tercio__unlock(pool);
+            (void)spin(pool, deadline);
+            tercio__lock(pool);
+            continue;
+        }
+        bool drives = !pool->driver;
+        if (!drives && run->bell < 0 && (run->bell = tercio__bell_create()) < 0) {
+            result = run->bell;
+            run->bell = -1;
+            break;
+        }
+        run->waits = true;
+        run->wants_room = or_room;
+        run->waits_on = drives ? pool->caller_bell : run->bell;
+        pool->n_waiting++;
+        pool->driver = true;
+        drove |= drives;
+        announce(pool);
+        result = 0;
+        if (!news_after_announcing(pool)) {
+            tercio__unlock(pool);
+            result = tercio__bells_wait(&run->waits_on, 1, deadline, sigmask);
+            tercio__lock(pool);
+        }
+        tercio__bell_clear(run->waits_on);
+        run->waits = false;
+        pool->n_waiting--;
+        if (drives)
+            pool->driver = false;
+        if (result < 0)
+            break;
+    }
+    if (drove && !pool->driver)
+        pass_on(pool);
+    tercio__arm_keeper(pool);
+    tercio__unlock(pool);
+    return result;
+}
+
+int tercio_wait(tercio_run *run, double timeout, bool or_room, const void *sigmask)
+{
+    if (run == NULL)
+        return TERCIO_EINVAL;
+    return tercio__run_wait(run, timeout, or_room, sigmask);
+}
+
+int tercio__pool_wait(tercio_pool *pool, uint64_t deadline)
+{
+    int result = 0;
+    pool->pool_waits = true;
+    pool->n_waiting++;
+    announce(pool);
+    if (!news_after_announcing(pool)) {
+        tercio__unlock(pool);
+        result = tercio__bells_wait(&pool->caller_bell, 1, deadline, NULL);
+        tercio__lock(pool);
+        result = result == 0 ? TERCIO_EAGAIN : result > 0 ? 0 : result;
+    }
+    tercio__bell_clear(pool->caller_bell);
+    pool->pool_waits = false;
+    pool->n_waiting--;
+    if (result == 0 && atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed))
+        result = TERCIO_EINTERRUPTED;
+    return result;
+}
+
+void tercio_interrupt(tercio_pool *pool)
+{
+    if (pool == NULL || !tercio__is_ours(pool))
+        return;
+    atomic_store_explicit(&pool->interrupted, 1, memory_order_relaxed);
+    tercio__bell_ring(pool->caller_bell);
+}

@@ -548,6 +548,9 @@ static char hear(int fd)
 
 static void parent_dies(bool busy, bool in_thread)
 {
+#ifdef __SANITIZE_THREAD__
+    skip(); /* it holds signals back until the program's next call, and here there is none */
+#endif
     struct scene scene;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, scene.talk), 0);
     fflush(NULL);
@@ -626,9 +629,18 @@ static void *wait_for_bell(void *bell)
 static void test_count_threads(void **state)
 {
     (void)state;
-    int before = tercio__count_threads(), bell = tercio__bell_create();
-    assert_true(before >= 1);
+    int bell = tercio__bell_create();
     pthread_t thread;
+    tercio__bell_ring(bell);
+    pthread_create(&thread, NULL, wait_for_bell, &bell); /* a sanitizer adds one of its own to the first */
+    pthread_join(thread, NULL);
+    tercio__bell_clear(bell);
+    int before = tercio__count_threads();
+    while (SANITIZED ? before > 2 : before > 1) { /* joined is a little before gone */
+        tercio__yield();
+        before = tercio__count_threads();
+    }
+    assert_true(before >= 1);
     pthread_create(&thread, NULL, wait_for_bell, &bell);
     assert_int_equal(tercio__count_threads(), before + 1);
     tercio__bell_ring(bell);

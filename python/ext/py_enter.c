@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How a worker comes to be, and goes: around a fork, signals, preparation, entering and leaving.
+ */
+#include "worker.h"
+
+#include <marshal.h>
+#include <signal.h>
+
+#define PREPARE_ALIGN ((size_t)64)
+
+/* ---- Around a fork ---------------------------------------------------------------------------------------------- */
+
+static void flush(const char *name)
+{
+    PyObject *file = PySys_GetObject(name);
+    if (file == NULL || file == Py_None)
+        return;
+    PyObject *done = PyObject_CallMethod(file, "flush", NULL);
+    if (done == NULL)
+        PyErr_Clear(); /* a closed or broken stream is not this fork's business */
+    Py_XDECREF(done);
+}
+
+void worker_before_fork(void *user)
+{
+    host_env *env = user;
+    /* The caller of tercio_open holds the GIL; one that waits in the pool, and the supervisor, don't. */
+    PyGILState_STATE gil = PyGILState_Ensure();
+    env->gil = gil;
+    if (env->st->functions[FN_GC_FREEZE] == NULL && core_function(env->st, FN_GC_FREEZE) == NULL)
+        PyErr_Clear();
+    flush("stdout"); /* what lies in a buffer now would be written twice */
+    flush("stderr");
+    PyOS_BeforeFork();
+}
+
+void worker_after_fork(void *user, bool in_child)
+{
+    host_env *env = user;
+    if (!in_child) {
+        PyOS_AfterFork_Parent();
+        PyGILState_Release(env->gil);
+        return;
+    }
+    PyOS_AfterFork_Child(); /* the GIL stays this thread's: the worker's loop goes on with it */
+    if (env->pool != NULL)
+        Py_INCREF(env->pool); /* the engine uses what it holds until this process ends */
+    env->st->thread_workers = NULL;
+    PyObject *freeze = env->st->functions[FN_GC_FREEZE];
+    PyObject *done = freeze == NULL ? NULL : PyObject_CallNoArgs(freeze);
+    if (done == NULL)
+        PyErr_Clear();
+    Py_XDECREF(done);
+}
+
+/* ---- Signals ---------------------------------------------------------------------------------------------------- */
+
+/* Runs between two instructions of Python in the worker's main thread. */
+static PyObject *on_signal(PyObject *module, PyObject *args)
+{
+    int number;
+    PyObject *frame;
+    if (!PyArg_ParseTuple(args, "iO:_on_signal", &number, &frame))
+        return NULL;
+    core_state *st = PyModule_GetState(module);
+    worker *w = st->process_worker;
+    if (w == NULL || tercio_call_stray(w->call))
+        Py_RETURN_NONE;
+    if (number == CORE_SOFT_SIGNAL) {
+        /* It may come late, when what it meant is done. */
+        if (w->busy && tercio_stopping(w->call)) {
+            PyErr_SetNone(st->interrupted);
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
+    if (w->busy)
+        return PyErr_Format(PyExc_RuntimeError, "Worker-%u was told to end by %s", tercio_worker_id(w->call),
+                            number == SIGTERM ? "SIGTERM" : "SIGHUP");
+    signal(number, SIG_DFL); /* nothing runs: end as asked, and let the parent see by what */
+    raise(number);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef on_signal_method = {"_on_signal", on_signal, METH_VARARGS, NULL};
+
+static int catch_signals(core_state *st)
+{
+    const int numbers[] = {SIGTERM, SIGHUP, CORE_SOFT_SIGNAL};
+    PyObject *function = core_function(st, FN_SIGNAL);
+    if (function == NULL)
+        return -1;
+    PyObject *handler = PyCFunction_New(&on_signal_method, st->module);
+    if (handler == NULL)
+        return -1;
+    int done = 0;
+    for (size_t i = 0; done == 0 && i < sizeof numbers / sizeof numbers[0]; i++) {
+        PyObject *before = PyObject_CallFunction(function, "iO", numbers[i], handler);
+        done = before == NULL ? -1 : 0;
+        Py_XDECREF(before);
+    }
+    Py_DECREF(handler);
+    return done;
+}
+
+void worker_signals(void *user, tercio_call *call)
+{
+    (void)user;
+    worker *w = *tercio_call_user(call);
+    if (w != NULL && !w->threading && PyErr_CheckSignals() < 0)
+        error_unraisable(NULL); /* nothing runs that could be failed by it */
+}
+
+/* ---- Coming in -------------------------------------------------------------------------------------------------- */
+
+PyObject *worker_preparation(PoolObject *pool, PyObject *parts)
+{
+    PyObject *blob = NULL, *params = NULL, *packed = NULL, *sizes = NULL;
+    Py_ssize_t n = PyTuple_GET_SIZE(parts), held = 0;
+    Py_buffer *views = PyMem_Calloc((size_t)n + 1, sizeof *views);
+    if (views == NULL)
+        return PyErr_NoMemory();
+    sizes = PyTuple_New(n);
+    if (sizes == NULL)
+        goto done;
+    for (; held < n; held++) {
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(parts, held), &views[held], PyBUF_CONTIG_RO) < 0)
+            goto done;
+        PyObject *size = PyLong_FromSsize_t(views[held].len);
+        if (size == NULL) {
+            PyBuffer_Release(&views[held]);
+            goto done;
+        }
+        PyTuple_SET_ITEM(sizes, held, size);
+    }
+    params = Py_BuildValue("(IOlOO)", pool->n_workers, pool->daemon ? Py_True : Py_False, pool->pid,
+                           pool->cpu_ids == NULL ? Py_None : pool->cpu_ids, sizes);
+    if (params == NULL)
+        goto done;
+    packed = PyMarshal_WriteObjectToString(params, Py_MARSHAL_VERSION);
+    if (packed == NULL)
+        goto done;
+    uint64_t head = (uint64_t)PyBytes_GET_SIZE(packed);
+    size_t total = (sizeof head + (size_t)head + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
+    for (Py_ssize_t i = 0; i < n; i++)
+        total += ((size_t)views[i].len + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
+    blob = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
+    if (blob == NULL)
+        goto done;
+    char *at = PyBytes_AS_STRING(blob);
+    memcpy(at, &head, sizeof head);
+    memcpy(at + sizeof head, PyBytes_AS_STRING(packed), (size_t)head);
+    at += (sizeof head + (size_t)head + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        memcpy(at, views[i].buf, (size_t)views[i].len);
+        at += ((size_t)views[i].len + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
+    }
+
+done:
+    while (held > 0)
+        PyBuffer_Release(&views[--held]);
+    PyMem_Free(views);
+    Py_XDECREF(sizes);
+    Py_XDECREF(params);
+    Py_XDECREF(packed);
+    return blob;
+}
+
+/* The parameters, and the parts as memoryviews over the mapping that the engine keeps as long as this process lives. */
+static PyObject *unpack_preparation(tercio_bytes prepare, PyObject **parts)
+{
+    uint64_t head;
+    if (prepare.size < sizeof head)
+        goto broken;
+    memcpy(&head, prepare.data, sizeof head);
+    if (head > prepare.size - sizeof head)
+        goto broken;
+    const char *data = prepare.data;
+    PyObject *params = PyMarshal_ReadObjectFromString(data + sizeof head, (Py_ssize_t)head);
+    if (params == NULL)
+        return NULL;
+    if (!PyTuple_Check(params) || PyTuple_GET_SIZE(params) != 5 || !PyTuple_Check(PyTuple_GET_ITEM(params, 4))) {
+        Py_DECREF(params);
+        goto broken;
+    }
+    PyObject *sizes = PyTuple_GET_ITEM(params, 4);
+    size_t at = (sizeof head + (size_t)head + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
+    PyObject *list = PyList_New(0);
+    for (Py_ssize_t i = 0; list != NULL && i < PyTuple_GET_SIZE(sizes); i++) {
+        size_t size = PyLong_AsSize_t(PyTuple_GET_ITEM(sizes, i));
+        PyObject *view = NULL;
+        if (!PyErr_Occurred() && at <= prepare.size && size <= prepare.size - at)
+            view = PyMemoryView_FromMemory((char *)(uintptr_t)data + at, (Py_ssize_t)size, PyBUF_WRITE);
+        if (view == NULL || PyList_Append(list, view) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(view);
+        at += (size + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
+    }
+    if (list == NULL) {
+        Py_DECREF(params);
+        if (PyErr_Occurred())
+            return NULL;
+        goto broken;
+    }
+    *parts = list;
+    return params;
+
+broken:
+    PyErr_SetString(PyExc_ValueError, "a worker's preparation makes no sense: it is cut off or overwritten");
+    return NULL;
+}
+
+static int pin(worker *w, PyObject *cpu_ids)
+{
+    if (cpu_ids == NULL || cpu_ids == Py_None)
+        return 0;
+    unsigned id = tercio_worker_id(w->call);
+    if (!PyTuple_Check(cpu_ids) || id >= (size_t)PyTuple_GET_SIZE(cpu_ids))
+        return 0;
+    PyObject *function = core_function(w->st, FN_SET_AFFINITY);
+    if (function == NULL) {
+        PyErr_Clear(); /* the face has warned where the platform can't */
+        return 0;
+    }
+    PyObject *done = PyObject_CallFunction(function, "iO", 0, PyTuple_GET_ITEM(cpu_ids, (Py_ssize_t)id));
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+static int enter_process(worker *w, host_env *env, tercio_bytes prepare)
+{
+    core_state *st = w->st;
+    PyObject *params = NULL, *parts = NULL, *shared = NULL, *enter = NULL;
+    int done = -1;
+    st->process_worker = w;
+    if (catch_signals(st) < 0)
+        return -1;
+    if (env->pool == NULL) {
+        params = unpack_preparation(prepare, &parts);
+        if (params == NULL)
+            return -1;
+    }
+    PyObject *cpu_ids = params != NULL ? PyTuple_GET_ITEM(params, 3) : env->pool->cpu_ids;
+    if (pin(w, cpu_ids) < 0)
+        goto done;
+    enter = core_function(st, FN_WORKER_ENTER);
+    if (enter == NULL)
+        goto done;
+    const char *method = tercio_method_name(tercio_call_method(w->call));
+    if (params != NULL)
+        shared = PyObject_CallFunction(enter, "OOOsOO", w->id, PyTuple_GET_ITEM(params, 0),
+                                       PyTuple_GET_ITEM(params, 1), method, PyTuple_GET_ITEM(params, 2), parts);
+    else
+        shared = PyObject_CallFunction(enter, "OIOslO", w->id, env->pool->n_workers,
+                                       env->pool->daemon ? Py_True : Py_False, method, env->pool->pid, Py_None);
+    if (shared == NULL)
+        goto done;
+    if (env->pool != NULL && env->pool->shared != NULL) {
+        Py_INCREF(env->pool->shared);
+        Py_SETREF(shared, env->pool->shared);
+    }
+    if (shared != Py_None) {
+        w->shared = shared;
+        shared = NULL;
+    }
+    done = 0;
+
+done:
+    Py_XDECREF(shared);
+    Py_XDECREF(parts);
+    Py_XDECREF(params);
+    return done;
+}
+
+/* Names this thread for threading.current_thread(). A courtesy: failing it fails nothing. */
+static void name_thread(worker *w)
+{
+    PyObject *function = core_function(w->st, FN_CURRENT_THREAD);
+    PyObject *thread = function == NULL ? NULL : PyObject_CallNoArgs(function);
+    PyObject *name = PyUnicode_FromFormat("Worker-%u", tercio_worker_id(w->call));
+    if (thread != NULL && name != NULL)
+        PyObject_SetAttrString(thread, "name", name);
+    Py_XDECREF(thread);
+    Py_XDECREF(name);
+    PyErr_Clear();
+}
+
+/* Takes this thread out of threading's books: nobody else does it for a thread that it didn't start. */
+static void forget_thread(worker *w)
+{
+    PyObject *module = PyImport_ImportModule("threading");
+    PyObject *active = module == NULL ? NULL : PyObject_GetAttrString(module, "_active");
+    PyObject *ident = PyLong_FromUnsignedLong(w->ident);
+    if (active != NULL && ident != NULL && PyDict_Check(active))
+        PyDict_DelItem(active, ident);
+    PyErr_Clear();
+    Py_XDECREF(ident);
+    Py_XDECREF(active);
+    Py_XDECREF(module);
+}
+
+static int enter_thread(worker *w, host_env *env)
+{
+    w->ident = PyThread_get_thread_ident();
+    w->next = w->st->thread_workers;
+    w->st->thread_workers = w;
+    name_thread(w);
+    if (env->pool->shared != NULL && env->pool->shared != Py_None) {
+        Py_INCREF(env->pool->shared);
+        w->shared = env->pool->shared;
+    }
+    return pin(w, env->pool->cpu_ids);
+}
+
+static void worker_delete(worker *w)
+{
+    for (worker **at = &w->st->thread_workers; *at != NULL; at = &(*at)->next) {
+        if (*at == w) {
+            *at = w->next;
+            break;
+        }
+    }
+    encoder_fini(&w->answer);
+    Py_CLEAR(w->shared);
+    Py_CLEAR(w->state);
+    Py_CLEAR(w->id);
+    Py_CLEAR(w->module);
+    PyMem_RawFree(w);
+}
+
+int worker_enter(void *user, tercio_call *call, tercio_bytes prepare)
+{
+    host_env *env = user;
+    bool threading = tercio_call_method(call) == TERCIO_THREADING;
+    PyThreadState *ts = NULL;
+    if (threading) {
+        ts = PyThreadState_New(env->interp);
+        if (ts == NULL)
+            return 1;
+        PyEval_RestoreThread(ts);
+    }
+    worker *w = PyMem_RawCalloc(1, sizeof *w);
+    if (w == NULL)
+        goto fail;
+    w->st = env->st;
+    w->call = call;
+    w->pool = env->pool;
+    w->threading = threading;
+    w->module = env->st->module;
+    Py_INCREF(w->module);
+    w->id = PyLong_FromUnsignedLong(tercio_worker_id(call));
+    if (encoder_init(&w->answer, w->st, SERIALIZER_PICKLE) < 0 || w->id == NULL) {
+        PyErr_Clear();
+        goto fail;
+    }
+    if ((threading ? enter_thread(w, env) : enter_process(w, env, prepare)) < 0) {
+        worker_leave_error(w, NULL);
+        goto fail;
+    }
+    *tercio_call_user(call) = w;
+    return 0;
+
+fail:
+    if (w != NULL) {
+        w->st->process_worker = NULL;
+        worker_delete(w);
+    }
+    if (threading) {
+        PyThreadState_Clear(ts);
+        PyThreadState_DeleteCurrent();
+    }
+    return 1;
+}
+
+void worker_leave(void *user, tercio_call *call)
+{
+    (void)user;
+    worker *w = *tercio_call_user(call);
+    if (w == NULL)
+        return;
+    *tercio_call_user(call) = NULL;
+    if (!w->threading) {
+        PyObject *leave = core_function(w->st, FN_WORKER_LEAVE);
+        PyObject *done = leave == NULL ? NULL : PyObject_CallNoArgs(leave);
+        if (done == NULL)
+            error_unraisable(leave);
+        Py_XDECREF(done);
+        return; /* the process ends: what is left goes with it, without running anybody's destructors */
+    }
+    forget_thread(w);
+    worker_delete(w);
+    PyThreadState_Clear(PyThreadState_Get());
+    PyThreadState_DeleteCurrent();
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A worker as its own process or thread sees it. py_enter.c brings it in and out, py_worker.c works.
+ */
+#ifndef TERCIO_EXT_WORKER_H
+#define TERCIO_EXT_WORKER_H
+
+#include "codec.h"
+
+struct worker {
+    core_state *st;
+    PyObject *module;           /* strong: a thread that was left behind still needs the state */
+    tercio_call *call;
+    PoolObject *pool;           /* to compare with; not to be followed by threads that were left behind */
+    PyThreadState *ts;
+    PyObject *id, *shared, *state;
+    encoder answer;
+    int serializer;
+    bool threading, busy, told; /* told: an exception was put into this thread from outside */
+    CallObject *now;            /* what runs */
+    uint64_t index;
+    unsigned long ident;
+    struct worker *next;        /* of st->thread_workers */
+};
+typedef struct worker worker;
+
+static inline worker *worker_of(tercio_call *call)
+{
+    return *tercio_call_user(call); /* NULL while it is not in */
+}
+
+/* py_enter.c: callbacks of the host's table. */
+void worker_before_fork(void *user);
+void worker_after_fork(void *user, bool in_child);
+int worker_enter(void *user, tercio_call *, tercio_bytes prepare);
+void worker_leave(void *user, tercio_call *);
+void worker_signals(void *user, tercio_call *);
+
+/* Leaves what is raised for the parent, as an error. Returns 1, what callbacks return then. */
+int worker_leave_error(worker *, CallObject *);
+
+#endif

@@ -73,9 +73,11 @@ fi
 # The stamp names what the environment was made from; another content makes it anew or adds to it.
 key() { cat "$@" | cksum | tr ' ' -; }
 
-base=$("$python" -c 'import sys, sysconfig; print(sys.version, sysconfig.get_config_var("prefix"))' | cksum | tr ' ' -)
+base=$("$python" -c 'import sys; print(sys.version, sys.base_prefix)' | cksum | tr ' ' -)
 if [ ! -e "$venv/.made-for-$base" ]; then
     say "making $venv with $("$python" --version)"
+    # Not with an interpreter that lives in what is about to be removed.
+    python=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
     rm -rf "$venv"
     "$python" -m venv "$venv" || {
         say "$python can't make a virtual environment (on Debian: apt-get install python3-venv)"

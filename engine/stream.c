@@ -65,11 +65,11 @@ void tercio__face_explain(tercio_result *result)
         text += sizeof code;
         size -= sizeof code;
     }
-    if (result->message[0] == '\0') {
-        if (size == 0) {
-            text = tercio_error_text(result->status);
-            size = strlen(text);
-        }
+    if (size == 0 && result->message[0] == '\0') {
+        text = tercio_error_text(result->status);
+        size = strlen(text);
+    }
+    if (size) { /* what the task said, rather than what the engine said of it */
         if (size >= sizeof result->message)
             size = sizeof result->message - 1;
         memcpy(result->message, text, size);

@@ -1,0 +1,325 @@
+"""Functions, and the objects that all workers share, as bytes."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+    from typing import Any
+
+    CallTuple = tuple[Callable[..., Any], "Callable[..., Any] | None", "Callable[..., Any] | None"]
+
+PROTOCOL = 5
+_FRESH = ("spawn", "forkserver")  # workers that have to find everything by name
+_ROLES = ("func", "worker_init", "worker_exit")
+
+
+def require(serializer: str) -> ModuleType:
+    """The module of a serializer.
+
+    Raises
+    ------
+    ImportError
+        If it isn't installed; names the extra that installs it.
+    """
+    if serializer == "pickle":
+        return pickle
+    from importlib import import_module
+
+    try:
+        return import_module(serializer)
+    except ImportError as error:
+        raise ImportError(
+            f"serializer={serializer!r} needs the package {serializer}, which is not installed: "
+            f"pip install tercio[{serializer}]"
+        ) from error
+
+
+def main_has_name() -> bool:
+    """Whether a fresh worker can run this program's main module, and so find by name what it defines."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return spec.name != "__main__" and not spec.name.endswith(".__main__")
+    return getattr(main, "__file__", None) is not None
+
+
+def _plain(obj: object, buffers: list[Any]) -> bytes:
+    return pickle.dumps(obj, protocol=PROTOCOL, buffer_callback=_keep(buffers))
+
+
+def _keep(buffers: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            buffers.append(buffer.raw())
+        except BufferError:  # not contiguous
+            return True
+        return False
+
+    return keep
+
+
+def _by_value(obj: object, buffers: list[Any]) -> bytes | None:
+    """As cloudpickle has it; None if that isn't installed."""
+    try:
+        import cloudpickle
+    except ImportError:
+        return None
+    data: bytes = cloudpickle.dumps(obj, protocol=PROTOCOL, buffer_callback=_keep(buffers))
+    return data
+
+
+def dump_call(call: CallTuple, serializer: str, method: str) -> list[Any]:
+    """Pack a function with its init and exit functions.
+
+    Parameters
+    ----------
+    call : tuple
+        ``(func, worker_init, worker_exit)``.
+    serializer : str
+        The pool's.
+    method : str
+        The start method of the workers that shall load it.
+
+    Returns
+    -------
+    list of bytes-like
+        The pickle, then its out-of-band buffers.
+
+    Raises
+    ------
+    TypeError or pickle.PicklingError
+        If it can't be packed; names the function and a cure.
+    """
+    buffers: list[Any] = []
+    if serializer == "dill":
+        try:
+            return [require("dill").dumps(call, protocol=PROTOCOL)]
+        except Exception as error:
+            raise _cannot_send(call, serializer, error) from error
+    if serializer == "cloudpickle" or (method in _FRESH and not main_has_name()):
+        try:
+            data = _by_value(call, buffers)
+        except Exception as error:
+            raise _cannot_send(call, "cloudpickle", error) from error
+        if data is not None:
+            return [data, *buffers]
+        _refuse_nameless(call)
+    try:
+        return [_plain(call, buffers), *buffers]
+    except Exception as error:
+        buffers = []
+        try:
+            data = _by_value(call, buffers)
+        except Exception:
+            data = None
+        if data is not None:
+            return [data, *buffers]
+        raise _cannot_send(call, serializer, error) from error
+
+
+def load_call(parts: Sequence[Any], serializer: str) -> CallTuple:
+    """What ``dump_call`` packed."""
+    head, buffers = parts[0], parts[1:]
+    try:
+        if serializer == "dill":
+            dill_call: CallTuple = require("dill").loads(head)
+            return dill_call
+        call: CallTuple = pickle.loads(head, buffers=buffers)
+        return call
+    except AttributeError as error:
+        if "__main__" not in str(error) and "__mp_main__" not in str(error):
+            raise
+        raise AttributeError(
+            f"{error}. A worker runs the main module without what stands under `if __name__ == '__main__':`, "
+            "and knows nothing of what was typed in later. Define the function at the top of a module"
+        ) from error
+
+
+def can_dump(call: CallTuple, serializer: str, method: str) -> bool:
+    """Whether workers that run already could be sent this."""
+    if method == "fork" and not main_has_name() and not _all_elsewhere(call):
+        # A forked worker has what was typed in before the fork, and which of it that is can't be told by name.
+        try:
+            return _by_value(call, []) is not None
+        except Exception:
+            return False
+    try:
+        dump_call(call, serializer, method)
+    except Exception:
+        return False
+    return True
+
+
+def _all_elsewhere(call: CallTuple) -> bool:
+    return all(getattr(function, "__module__", None) != "__main__" for function in call if function is not None)
+
+
+def _refuse_nameless(call: CallTuple) -> None:
+    for role, function in zip(_ROLES, call):
+        if function is not None and getattr(function, "__module__", None) == "__main__":
+            raise pickle.PicklingError(
+                f"{role} {_name(function)} lives in an interactive or nameless __main__, where a fresh worker can't "
+                "look it up. Install cloudpickle (pip install tercio[cloudpickle]), move it to a module, "
+                "or use start_method 'fork' or 'threading'"
+            )
+
+
+def _cannot_send(call: CallTuple, serializer: str, original: Exception) -> Exception:
+    from tercio import _errors
+
+    for role, function in zip(_ROLES, call):
+        if function is None:
+            continue
+        try:
+            require(serializer).dumps(function)
+        except Exception as error:
+            return _errors.not_picklable(role, function, None, error)
+    return _errors.not_picklable("func", call[0], None, original)
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", None) or repr(function))
+
+
+# ---- Shared objects ---------------------------------------------------------------------------------------------
+
+
+def dump_shared(obj: object, serializer: str, method: str) -> list[Any]:
+    """Pack shared objects for fresh workers.
+
+    Parameters
+    ----------
+    obj : object
+        The pool's shared objects.
+    serializer : str
+        The pool's; it is used where pickle doesn't do.
+    method : str
+        The start method, for error texts.
+
+    Returns
+    -------
+    list of bytes-like
+        The pickle, then its buffers, which the workers will share.
+
+    Raises
+    ------
+    TypeError or pickle.PicklingError
+        If it can't be packed.
+    RuntimeError
+        If it holds synchronisation objects that were made for another start method.
+    """
+    import io
+
+    from tercio import _errors
+
+    buffers: list[Any] = []
+    file = io.BytesIO()
+    by_value = serializer == "cloudpickle" or (serializer == "pickle" and not main_has_name())
+    pickler = _pickler(file, buffers, by_value)
+    _add_reducers(pickler, method)
+    with _Spawning(method):
+        try:
+            pickler.dump(obj)
+        except RuntimeError:
+            raise  # says itself what is wrong: it's ours or multiprocessing's
+        except Exception as error:
+            if serializer != "dill":
+                raise _errors.not_picklable("shared_objects", None, None, error) from error
+            try:
+                return [require("dill").dumps(obj, protocol=PROTOCOL)]
+            except Exception as second:
+                raise _errors.not_picklable("shared_objects", None, None, second) from second
+    return [file.getvalue(), *buffers]
+
+
+def load_shared(parts: Sequence[Any], serializer: str) -> Any:
+    """What ``dump_shared`` packed; arrays in it lie in the buffers that all workers share, copied where written."""
+    if serializer == "dill":
+        require("dill")  # plain pickle reads dill's output once dill's own names are there
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _pickler(file: Any, buffers: list[Any], by_value: bool) -> pickle.Pickler:
+    if by_value:
+        try:
+            import cloudpickle
+        except ImportError:
+            pass
+        else:
+            made: pickle.Pickler = cloudpickle.Pickler(file, protocol=PROTOCOL, buffer_callback=_keep(buffers))
+            return made
+    return pickle.Pickler(file, protocol=PROTOCOL, buffer_callback=_keep(buffers))
+
+
+def _add_reducers(pickler: Any, method: str) -> None:
+    reduction = sys.modules.get("multiprocessing.reduction")
+    if reduction is None:
+        return
+    import collections
+    import copyreg
+
+    table = collections.ChainMap({}, reduction.ForkingPickler._extra_reducers)
+    table.maps.append(getattr(type(pickler), "dispatch_table", copyreg.dispatch_table))
+    synchronize = sys.modules.get("multiprocessing.synchronize")
+    if synchronize is not None:
+
+        def reduce_lock(lock: Any) -> Any:
+            _check_lock(lock, method)
+            return lock.__reduce_ex__(PROTOCOL)
+
+        for kind in (synchronize.Lock, synchronize.RLock, synchronize.Semaphore, synchronize.BoundedSemaphore):
+            table[kind] = reduce_lock
+    pickler.dispatch_table = table
+
+
+def _check_lock(lock: Any, method: str) -> None:
+    # The fork context unlinks a semaphore's name at once, so nobody can open it by name later. Older versions of
+    # Python don't notice and fail, or crash, in the worker.
+    if getattr(lock, "_is_fork_ctx", None) or lock._semlock.name is None:
+        kind = type(lock).__name__
+        raise RuntimeError(
+            f"shared_objects holds a {kind} made by multiprocessing's fork context, but the workers are started by "
+            f"{method}. Make it by multiprocessing.get_context({method!r}).{kind}(), or pool.ctx.{kind}()"
+        )
+
+
+class _Spawning:
+    """Tells multiprocessing, while it is pickled for a worker, that inheritance is going on in this thread.
+
+    multiprocessing hands over descriptors through the object that it is told of. Ours notes the number, and the
+    worker opens the same file through the parent.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.context: Any = None
+
+    def __enter__(self) -> None:
+        self.context = sys.modules.get("multiprocessing.context")
+        if self.context is not None:
+            self.context.set_spawning_popen(self)
+
+    def __exit__(self, *_: object) -> None:
+        if self.context is not None:
+            self.context.set_spawning_popen(None)
+
+    def duplicate_for_child(self, fd: int) -> int:
+        import os
+        import stat
+
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise RuntimeError(
+                f"shared_objects holds a socket or a two-way Connection, which a worker started by {self.method} can't "
+                "take over. Use Pipe(duplex=False), a Manager's object, or start_method 'fork' or 'threading'"
+            )
+        return fd
+
+    def DupFd(self, fd: int) -> Any:
+        from tercio._worker import Descriptor
+
+        return Descriptor.of(fd)

@@ -1,0 +1,378 @@
+"""The live workers behind a WorkerPool: started when needed, started anew when what they were started with changed.
+
+A pool has one session for life; the session has a `_core.Pool` while there are workers. The lock covers the start
+alone. Whoever waits for work holds no lock, so that another thread can terminate.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+
+from tercio import _core, _shutdown, _worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from tercio._params import MapPlan, WorkerPoolParams
+
+_warned_of_threads = False
+
+
+class Session:
+    """See the module.
+
+    Parameters
+    ----------
+    params : WorkerPoolParams
+        The pool's; may change between calls.
+    """
+
+    def __init__(self, params: WorkerPoolParams) -> None:
+        self.params = params
+        self.core: _core.Pool | None = None
+        self.outdated = False  # a setter changed what workers are started with
+        self.applied: tuple[Any, Any] | None = None  # (worker_init, worker_exit) of the first apply
+        self.lock = _thread.RLock()
+        self._calls = _Calls(params)
+        self._limits = (0.0, 0.0)
+        self._exit_functions: tuple[Any, Any] | None = None
+        self._exit_results: list[Any] = []
+        self._stats: list[dict[str, Any]] = []
+        self._pid = os.getpid()
+
+    def check_process(self) -> None:
+        """Refuse to work in a process that a fork copied us into."""
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "This WorkerPool belongs to the process that made it, and this one is a fork of that. "
+                "Make a pool of its own here"
+            )
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made the pool."""
+        return os.getpid() == self._pid
+
+    # ---- Work -----------------------------------------------------------------------------------------------
+
+    def map(
+        self,
+        plan: MapPlan,
+        ordered: bool,
+        func: Callable[..., Any],
+        worker_init: Callable[..., Any] | None,
+        worker_exit: Callable[..., Any] | None,
+    ) -> _core.MapRun:
+        """Start a map on workers that fit it."""
+        with self.lock:
+            core, call = self._ready(func, worker_init, worker_exit, plan.init_timeout, plan.exit_timeout)
+            return core.map(
+                call,
+                plan.items,
+                chunk_size=plan.chunk_size,
+                ordered=ordered,
+                in_turn=self.params.order_tasks,
+                max_active=plan.max_active,
+                limit=plan.limit,
+                adapt=plan.adapt,
+                lifespan=plan.lifespan,
+                task_timeout=plan.task_timeout,
+                retries=plan.retries,
+                return_errors=plan.return_errors,
+            )
+
+    def ready_for_apply(
+        self,
+        func: Callable[..., Any],
+        worker_init: Callable[..., Any] | None,
+        worker_exit: Callable[..., Any] | None,
+        init_timeout: float,
+        exit_timeout: float,
+    ) -> tuple[_core.Pool, _core.Call]:
+        """Workers, and the call to apply on them. The first one's init and exit functions stay."""
+        with self.lock:
+            if self.core is not None and self.core.alive() and self.applied is not None:
+                first = self.applied
+                for name, given, kept in zip(("worker_init", "worker_exit"), (worker_init, worker_exit), first):
+                    if given is not None and given is not kept:
+                        from tercio._warn import warn
+
+                        warn(f"The first apply set {name} for the pool's life; this one is not used", RuntimeWarning)
+                worker_init, worker_exit = first
+                init_timeout, exit_timeout = self._limits
+            ready = self._ready(func, worker_init, worker_exit, init_timeout, exit_timeout)
+            self.applied = (worker_init, worker_exit)
+            return ready
+
+    def _ready(
+        self,
+        func: Callable[..., Any],
+        worker_init: Callable[..., Any] | None,
+        worker_exit: Callable[..., Any] | None,
+        init_timeout: float,
+        exit_timeout: float,
+    ) -> tuple[_core.Pool, _core.Call]:
+        self.check_process()
+        call = self._calls.get(func, worker_init, worker_exit)
+        limits = (init_timeout, exit_timeout)
+        kept: list[Any] = []
+        if self.core is not None:
+            if not self.core.alive():
+                self.drop()
+            elif self._must_restart(call, limits):
+                kept = self.finish()
+        if self.core is None:
+            self._start(call, limits)
+            self._exit_results = kept
+        elif self._exit_functions is not None and self.applied is None:
+            self._warn_of_change(worker_init, worker_exit)
+        self._exit_functions = (worker_init, worker_exit)
+        self._calls.sent(call)
+        assert self.core is not None
+        return self.core, call
+
+    def _must_restart(self, call: _core.Call, limits: tuple[float, float]) -> bool:
+        if self.outdated or limits != self._limits:
+            return True
+        if self.params.start_method != "fork" or self._calls.was_sent(call):
+            return False
+        # Workers that run already can't inherit it. What can't be sent needs workers that are forked now.
+        from tercio._serialize import can_dump
+
+        return not can_dump((call.func, call.worker_init, call.worker_exit), self.params.serializer, "fork")
+
+    def _warn_of_change(self, worker_init: Any, worker_exit: Any) -> None:
+        assert self._exit_functions is not None
+        for name, now, before in zip(("worker_init", "worker_exit"), (worker_init, worker_exit), self._exit_functions):
+            if now is not before:
+                from tercio._warn import warn
+
+                what = (
+                    "workers that run already don't run it again"
+                    if name == "worker_init"
+                    else "the workers run the last one given when they end"
+                )
+                warn(f"{name} changed while the workers are kept alive; {what}", RuntimeWarning)
+
+    # ---- Start and end --------------------------------------------------------------------------------------
+
+    def _start(self, call: _core.Call, limits: tuple[float, float]) -> None:
+        params = self.params
+        method = params.start_method
+        check_may_start(method)
+        fresh: dict[str, Any] = {}
+        if method in ("spawn", "forkserver"):
+            from tercio import _command
+
+            fresh["preparation"] = _worker.preparation(method, params.shared_objects, params.serializer)
+            fresh["argv"] = _command.worker()
+            if method == "forkserver":
+                from tercio import _forkserver
+
+                fresh["server"] = _forkserver.get_server()
+        elif method == "fork":
+            flush_output()
+        self.core = _core.Pool(
+            params.n_jobs,
+            method,
+            first_call=call,
+            shared_objects=None if fresh else params.shared_objects,
+            cpu_ids=params.cpu_ids,
+            daemon=params.daemon,
+            init_timeout=limits[0],
+            exit_timeout=limits[1],
+            **fresh,
+        )
+        self._limits = limits
+        self.outdated = False
+        self.applied = None
+        self._stats = []
+        self._calls.forget_sent()
+
+    def finish(self) -> list[Any]:
+        """End the workers when all work is done; returns (and keeps) what their exit functions returned."""
+        core = self.core
+        if core is None or not self.is_ours:
+            return self._exit_results
+        if not core.alive():
+            self.drop()
+            return self._exit_results
+        kept = self._exit_results
+        try:
+            core.finish()
+        finally:
+            self._exit_results = kept + core.exit_results()
+            self._note_stats(core)
+            self._gone(core)
+        return self._exit_results
+
+    def drop(self) -> None:
+        """End the workers now. Never raises."""
+        core = self.core
+        if core is None or not self.is_ours:
+            return
+        self._gone(core)
+        self._exit_results = self._exit_results + core.exit_results()
+        self._note_stats(core)
+        core.terminate()
+
+    def _gone(self, core: _core.Pool) -> None:
+        if self.core is core:
+            self.core = None
+            self.applied = None
+            self._exit_functions = None
+            self._calls.clear()
+
+    def wait_idle(self) -> None:
+        """Wait for applied tasks and their callbacks."""
+        if self.core is not None and self.is_ours:
+            self.core.wait_idle()
+
+    # ---- What became of it ----------------------------------------------------------------------------------
+
+    def exit_results(self) -> list[Any]:
+        """What exit functions have returned since the workers were started."""
+        core = self.core
+        now = core.exit_results() if core is not None and self.is_ours else []
+        return self._exit_results + now
+
+    def stats(self) -> list[dict[str, Any]]:
+        """A dict a worker; of the last workers if there are none now."""
+        core = self.core
+        if core is None or not self.is_ours:
+            return [dict(worker) for worker in self._stats]
+        return core.stats()
+
+    def _note_stats(self, core: _core.Pool) -> None:
+        # A pool that is gone may have nothing to tell any more; what it told before stays.
+        stats = core.stats()
+        if stats:
+            self._stats = stats
+
+
+class _Calls:
+    """Functions that were called lately, so that workers who know one needn't be sent it again."""
+
+    MOST = 64
+
+    def __init__(self, params: WorkerPoolParams) -> None:
+        self.params = params
+        self._known: dict[tuple[Any, ...], tuple[_core.Call, bytes | None]] = {}
+        self._sent: set[int] = set()
+
+    def get(
+        self,
+        func: Callable[..., Any],
+        worker_init: Callable[..., Any] | None,
+        worker_exit: Callable[..., Any] | None,
+    ) -> _core.Call:
+        params = self.params
+        functions = (func, worker_init, worker_exit)
+        key = (*map(_identity, functions), params.pass_worker_id, params.use_worker_state)
+        state = None if params.start_method == "threading" or all(map(_is_plain, functions)) else self._state(functions)
+        known = self._known.get(key)
+        # A bound method or a partial is the same object though what it holds has changed since.
+        if known is not None and known[1] == state:
+            return known[0]
+        call = _core.Call(
+            func,
+            worker_init,
+            worker_exit,
+            pass_worker_id=params.pass_worker_id,
+            pass_shared_objects=params.shared_objects is not None,
+            use_worker_state=params.use_worker_state,
+            serializer=params.serializer,
+        )
+        if len(self._known) >= self.MOST:
+            oldest, _ = self._known.pop(next(iter(self._known)))
+            self._sent.discard(id(oldest))
+        self._known[key] = (call, state)
+        return call
+
+    def _state(self, functions: tuple[Any, ...]) -> bytes | None:
+        from tercio._serialize import dump_call
+
+        try:
+            return b"".join(bytes(part) for part in dump_call(functions, self.params.serializer, "spawn"))
+        except Exception:
+            return None  # can't be sent anyway: it is inherited, or refused with a reason later
+
+    def was_sent(self, call: _core.Call) -> bool:
+        return id(call) in self._sent
+
+    def sent(self, call: _core.Call) -> None:
+        self._sent.add(id(call))
+
+    def forget_sent(self) -> None:
+        self._sent.clear()
+
+    def clear(self) -> None:
+        self._known.clear()
+        self._sent.clear()
+
+
+_Method = type(_Calls.clear.__get__(object()))
+_Function = type(_Calls.clear)
+_Builtin = type(len)
+
+
+def _identity(function: Any) -> Any:
+    if isinstance(function, _Method):
+        return id(function.__self__), id(function.__func__)
+    return id(function)
+
+
+def _is_plain(function: Any) -> bool:
+    """Whether a function holds nothing that may change, and is known by its name."""
+    if function is None or isinstance(function, type):
+        return True
+    if isinstance(function, _Function):
+        return function.__closure__ is None and not function.__dict__
+    return isinstance(function, _Builtin) and isinstance(getattr(function, "__self__", None), (type(sys), type(None)))
+
+
+# ---- What must hold before workers start ------------------------------------------------------------------------
+
+
+def check_may_start(method: str) -> None:
+    """Whether this process may start workers now."""
+    global _warned_of_threads
+    if method == "threading":
+        return
+    if _worker.is_preparing():
+        raise RuntimeError(
+            "A worker that is being started runs the main module, and that starts a pool of its own: put what starts "
+            "pools under `if __name__ == '__main__':`, so that workers can run the module without doing the same"
+        )
+    # multiprocessing says the same by the same means, so code that expects its error needs no change.
+    if _worker.is_daemon():
+        raise AssertionError("A daemonic worker can't have children; make the outer pool with daemon=False")
+    threading: Any = sys.modules.get("threading")
+    if method == "fork" and not _warned_of_threads and threading is not None and threading.active_count() > 1:
+        _warned_of_threads = True
+        from tercio._warn import warn
+
+        warn(
+            "This process forks workers while other threads run in it; a lock that one of them holds stays locked "
+            "in the workers for ever. Consider start_method='forkserver'",
+            RuntimeWarning,
+        )
+
+
+def flush_output() -> None:
+    """What is in the buffers of standard output is printed once, by this process, before it is copied."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # closed, or not a real stream
+
+
+def watch(pool: Any) -> None:
+    """Have the interpreter's end terminate the pool."""
+    _shutdown.add(pool)

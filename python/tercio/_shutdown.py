@@ -1,0 +1,56 @@
+"""Pools that live, so that none outlives the interpreter."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_live: dict[int, Any] = {}  # id -> weak reference to a WorkerPool with workers
+_registered = 0  # the process whose exit runs us
+
+
+def at_exit() -> None:
+    """Have the end of the interpreter end workers and server."""
+    global _registered
+    if _registered != os.getpid():
+        import atexit
+
+        if not _registered:  # a fork inherits the registration
+            atexit.register(terminate_all)
+        _registered = os.getpid()
+
+
+def add(pool: Any) -> None:
+    """`pool` has workers now."""
+    import weakref
+
+    key = id(pool)
+    _live[key] = weakref.ref(pool, lambda _: _live.pop(key, None))
+    at_exit()
+
+
+def discard(pool: Any) -> None:
+    """`pool` has no workers any more."""
+    _live.pop(id(pool), None)
+
+
+def terminate_all() -> None:
+    """End every worker that this process started. Runs at the interpreter's end and when a worker leaves."""
+    if _registered != os.getpid():
+        return
+    for reference in list(_live.values()):
+        pool = reference()
+        if pool is not None:
+            pool.terminate()
+    _live.clear()
+    from tercio import _forkserver
+
+    _forkserver.close()
+
+
+def forget() -> None:
+    """In a child: nothing of this is ours."""
+    _live.clear()

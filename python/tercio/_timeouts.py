@@ -1,0 +1,18 @@
+"""The package's TimeoutError, in a module of its own because it needs multiprocessing."""
+
+from __future__ import annotations
+
+import builtins
+from multiprocessing.context import TimeoutError as _MultiprocessingTimeoutError
+
+__all__ = ["TimeoutError"]
+
+
+class TimeoutError(builtins.TimeoutError, _MultiprocessingTimeoutError):
+    """A task, an init or exit function, or a wait took longer than its limit.
+
+    Both the built-in ``TimeoutError`` and ``multiprocessing.TimeoutError``, so that either may be caught.
+    """
+
+
+TimeoutError.__module__ = "tercio.exception"

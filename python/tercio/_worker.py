@@ -1,0 +1,524 @@
+"""The worker's side of the package, and what the parent tells a fresh worker about itself.
+
+A worker imports multiprocessing only if something it runs does: that import costs more than everything else it does
+to start. When it happens, what multiprocessing believes about the process is put right (see `_dress`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import Any
+
+
+class _State:
+    """The process as a worker; the one object of this module that changes."""
+
+    worker_id: int | None = None  # None: not a worker process
+    daemon = False
+    method = ""
+    parent_pid = 0
+    parent_name = "MainProcess"
+    authkey: bytes | None = None
+    start_method: str | None = None  # multiprocessing's default in the parent
+    tracker_fd: int | None = None  # of the parent's resource tracker
+    preparing = False  # the main module is being run
+    pid = 0
+
+
+state = _State()
+
+
+def is_daemon() -> bool:
+    """Whether this process must not have children: it is a worker with ``daemon=True``, or multiprocessing's."""
+    if state.worker_id is not None and state.pid == os.getpid():
+        return state.daemon
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and bool(process.current_process().daemon)
+
+
+def is_preparing() -> bool:
+    """Whether this worker is still running the main module, which then must not start a pool of its own."""
+    if state.preparing:
+        return True
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and bool(getattr(process.current_process(), "_inheriting", False))
+
+
+# ---- In the parent ----------------------------------------------------------------------------------------------
+
+
+def preparation(method: str, shared_objects: object, serializer: str) -> list[Any]:
+    """What a fresh worker needs to know, in parts; ``enter`` takes them in.
+
+    Parameters
+    ----------
+    method : str
+        ``"spawn"`` or ``"forkserver"``.
+    shared_objects : object
+        The pool's; None for none.
+    serializer : str
+        The pool's.
+
+    Returns
+    -------
+    list of bytes-like
+        The preparation data, then the packed shared objects if there are any.
+    """
+    import pickle
+
+    from tercio import context
+
+    context.alias_main()
+    data: dict[str, Any] = {
+        "path": [os.getcwd() if entry == "" else entry for entry in sys.path],
+        "argv": list(sys.argv),
+        "directory": os.getcwd(),
+        "serializer": serializer,
+    }
+    if method == "forkserver":
+        data["environment"] = {**os.environ}
+    data.update(_main_module())
+    data.update(_multiprocessing())
+    parts: list[Any] = [pickle.dumps(data, protocol=5)]
+    if shared_objects is not None:
+        from tercio._serialize import dump_shared
+
+        parts += dump_shared(shared_objects, serializer, method)
+    return parts
+
+
+def _main_module() -> dict[str, Any]:
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        name = spec.name
+        # Nobody guards a module that is named __main__, so to run it again would be to start the program again.
+        return {} if name == "__main__" or name.endswith(".__main__") else {"main_name": name}
+    path = getattr(main, "__file__", None)
+    if path is None or not os.path.exists(path):
+        return {}
+    return {"main_path": os.path.abspath(path)}
+
+
+def _multiprocessing() -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        current = process.current_process()
+        told["parent_name"] = current.name
+        told["authkey"] = bytes(current.authkey)
+    elif state.worker_id is not None and state.pid == os.getpid():
+        told["parent_name"] = f"Worker-{state.worker_id}"
+        told["authkey"] = state.authkey
+    context = sys.modules.get("multiprocessing.context")
+    if context is not None:
+        told["start_method"] = context._default_context.get_start_method(allow_none=True)
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    if tracker is not None:
+        told["tracker_fd"] = tracker._resource_tracker._fd
+    return told
+
+
+class Descriptor:
+    """A descriptor of the parent that a worker opens for itself when it needs it.
+
+    Parameters
+    ----------
+    pid, fd : int
+        The process that holds it, and its number there. The pool keeps the object that owns it alive.
+    flags : int
+        How it is open there (``O_RDONLY`` and so on).
+    """
+
+    def __init__(self, pid: int, fd: int, flags: int) -> None:
+        self.pid, self.fd, self.flags = pid, fd, flags
+
+    @classmethod
+    def of(cls, fd: int) -> Descriptor:
+        """A descriptor of this process."""
+        import fcntl
+
+        return cls(os.getpid(), fd, fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    def detach(self) -> int:
+        """Open it here; the caller owns the result."""
+        return os.open(f"/proc/{self.pid}/fd/{self.fd}", self.flags | os.O_CLOEXEC)
+
+
+# ---- In the worker ----------------------------------------------------------------------------------------------
+
+
+def enter(
+    worker_id: int, n_workers: int, daemon: bool, method: str, parent_pid: int, parts: Sequence[Any] | None
+) -> Any:
+    """Make this process a worker. Called once, first of all.
+
+    Parameters
+    ----------
+    worker_id, n_workers : int
+        Which worker of how many.
+    daemon : bool
+        It must not have children.
+    method : str
+        How it was started.
+    parent_pid : int
+        The pool's process.
+    parts : sequence of bytes-like, or None
+        What ``preparation`` gave; None for a forked worker.
+
+    Returns
+    -------
+    object
+        The shared objects; None under fork, where they are inherited.
+    """
+    nested = state.worker_id is not None  # forked by a worker: then the parent's name is that worker's
+    if nested:
+        state.parent_name = f"Worker-{state.worker_id}"
+    state.worker_id, state.daemon, state.method = worker_id, daemon, method
+    state.parent_pid, state.pid = parent_pid, os.getpid()
+    _leave_parent_behind(method)
+    if parts is None:
+        if not nested:
+            process = sys.modules.get("multiprocessing.process")
+            state.parent_name = process.current_process().name if process is not None else "MainProcess"
+        _dress_all()
+        return None
+
+    import pickle
+
+    data: dict[str, Any] = pickle.loads(parts[0])
+    state.parent_name = data.get("parent_name", "MainProcess")
+    state.authkey = data.get("authkey")
+    state.start_method = data.get("start_method")
+    state.tracker_fd = data.get("tracker_fd")
+    if "environment" in data:
+        _set_environment(data["environment"])
+    sys.path[:] = data["path"]
+    sys.argv[:] = data["argv"]
+    try:
+        os.chdir(data["directory"])
+    except OSError:
+        pass  # it was removed meanwhile; the parent itself runs on in it, and so do we where we are
+    _dress_all()
+    _run_main(data)
+    if len(parts) == 1:
+        return None
+    from tercio._serialize import load_shared
+
+    return load_shared(parts[1:], data["serializer"])
+
+
+def _leave_parent_behind(method: str) -> None:
+    # What a fork copied of the package's own: pools, server, their registration.
+    for name in ("_shutdown", "_forkserver"):
+        module = sys.modules.get(f"tercio.{name}")
+        if module is not None:
+            module.forget()
+    if method == "fork":
+        _forget_output()
+    elif method == "forkserver":
+        import atexit
+
+        # They belong to the server (what it preloaded registered them); a worker runs its own alone.
+        atexit._clear()
+    _close_input()
+
+
+def _forget_output() -> None:
+    # What the parent had written and not flushed when it forked is the parent's to print: let it flow into nothing.
+    nothing = -1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            fd = stream.fileno()
+        except (AttributeError, OSError, ValueError):
+            continue
+        saved = os.dup(fd)
+        try:
+            if nothing < 0:
+                nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, fd)
+            try:
+                stream.flush()
+            finally:
+                os.dup2(saved, fd)
+        finally:
+            os.close(saved)
+    if nothing >= 0:
+        os.close(nothing)
+
+
+def _close_input() -> None:
+    # Two readers of one terminal or pipe would steal from each other. The descriptor stays taken, or the next file
+    # opened would become standard input.
+    fd = os.open(os.devnull, os.O_RDONLY)
+    try:
+        if fd != 0:
+            os.dup2(fd, 0)
+    finally:
+        if fd != 0:
+            os.close(fd)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
+
+
+def _set_environment(environment: dict[str, str]) -> None:
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def _run_main(data: dict[str, Any]) -> None:
+    """Run the parent's main module under the name __mp_main__, so that what it defines can be found by name."""
+    name, path = data.get("main_name"), data.get("main_path")
+    if name is None and path is None:
+        return
+    main = sys.modules["__main__"]
+    if getattr(main, "__tercio_main__", None) == (name, path):
+        return  # a forkserver that has it already
+    state.preparing = True
+    try:
+        module = _main_from_name(name) if name is not None else _main_from_path(path or "")
+    finally:
+        state.preparing = False
+    module.__dict__["__tercio_main__"] = (name, path)
+
+
+def _main_from_name(name: str) -> ModuleType:
+    import runpy
+
+    module = _new_main()
+    content = runpy.run_module(name, run_name="__mp_main__", alter_sys=True)
+    module.__dict__.update(content)
+    _install_main(module)
+    return module
+
+
+def _main_from_path(path: str) -> ModuleType:
+    # Neither a folder nor an archive can be compiled; runpy knows how to find the __main__ in them.
+    if os.path.isdir(path) or (not path.endswith((".py", ".pyw")) and _is_archive(path)):
+        import runpy
+
+        module = _new_main()
+        module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+        _install_main(module)
+        return module
+    import io
+
+    with io.open_code(path) as file:
+        code = compile(file.read(), path, "exec")
+    module = _new_main()
+    module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None)
+    _install_main(module)  # before it runs: what it defines may be pickled, or ask for its module, meanwhile
+    exec(code, module.__dict__)
+    return module
+
+
+def _is_archive(path: str) -> bool:
+    import zipfile
+
+    return zipfile.is_zipfile(path)
+
+
+def _new_main() -> ModuleType:
+    return type(sys)("__mp_main__")
+
+
+def _install_main(module: ModuleType) -> None:
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+
+
+# ---- What multiprocessing believes ------------------------------------------------------------------------------
+
+
+def _dress_all() -> None:
+    """Put right what is imported, and see to it that what gets imported later is put right then."""
+    waiting = []
+    for name, dress in _DRESSERS.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            dress(module)
+        else:
+            waiting.append(name)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    if waiting:
+        sys.meta_path.insert(0, _Finder(waiting))
+
+
+def _dress_process(process: Any) -> None:
+    import itertools
+
+    old = process.current_process()
+    current = process.BaseProcess.__new__(process.BaseProcess)
+    config = dict(old._config)
+    config["daemon"] = state.daemon
+    if state.authkey is not None:
+        config["authkey"] = process.AuthenticationString(state.authkey)
+    identity = (state.worker_id or 0) + 1
+    current.__dict__.update(
+        _identity=(*getattr(old, "_identity", ()), identity),
+        _config=config,
+        _parent_pid=state.parent_pid,
+        _parent_name=state.parent_name,
+        _popen=None,
+        _closed=False,
+        _target=None,
+        _args=(),
+        _kwargs={},
+        _name=f"Worker-{state.worker_id}",
+    )
+    process._current_process = current
+    process._children = set()
+    process._process_counter = itertools.count(1)
+    process._parent_process = _parent_process(process)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        # Finalizers that a fork copied would end the parent's managers and pools.
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+
+
+def _parent_process(process: Any) -> Any:
+    class ParentProcess(process._ParentProcess):  # type: ignore[misc]
+        # The descriptor is opened when somebody asks for it, not in every worker.
+        _handle = -1
+
+        @property
+        def _sentinel(self) -> int:
+            if self._handle < 0:
+                self._handle = os.pidfd_open(self._pid)
+            return self._handle
+
+        @_sentinel.setter
+        def _sentinel(self, _: object) -> None:
+            pass
+
+        def is_alive(self) -> bool:
+            try:
+                return os.getppid() == self._pid or bool(super().is_alive())
+            except ProcessLookupError:
+                return False
+
+    parent = ParentProcess(state.parent_name, state.parent_pid, None)
+    if state.authkey is not None:
+        parent._config["authkey"] = process.AuthenticationString(state.authkey)
+    return parent
+
+
+def _dress_context(context: Any) -> None:
+    if state.start_method is not None:
+        context._default_context.set_start_method(state.start_method, force=True)
+
+
+def _dress_tracker(module: Any) -> None:
+    tracker = module._resource_tracker
+    if state.tracker_fd is None or tracker._fd is not None:
+        return  # the parent has none, or a fork copied it
+    try:
+        tracker._fd = os.open(f"/proc/{state.parent_pid}/fd/{state.tracker_fd}", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        pass  # then the worker starts a tracker of its own when it needs one
+
+
+_DRESSERS = {
+    "multiprocessing.process": _dress_process,
+    "multiprocessing.context": _dress_context,
+    "multiprocessing.resource_tracker": _dress_tracker,
+}
+
+
+class _Finder:
+    """Lets Python's own finders find a module, and has it put right once it has been executed."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in self.names:
+            return None
+        self.names.remove(name)
+        if not self.names:
+            sys.meta_path.remove(self)
+        for finder in sys.meta_path:
+            if finder is not self:
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    if spec.loader is not None:
+                        spec.loader = _Loader(spec.loader, _DRESSERS[name])  # type: ignore[assignment]
+                    return spec
+        return None
+
+
+class _Loader:
+    def __init__(self, loader: Any, dress: Any) -> None:
+        self.loader = loader
+        self.dress = dress
+
+    def create_module(self, spec: Any) -> Any:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__loader__ = module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        self.dress(module)
+
+
+# ---- The end ----------------------------------------------------------------------------------------------------
+
+
+def leave() -> None:
+    """What an interpreter does at its end, as far as a worker shall. Called last of all; never raises."""
+    _safely(_join_threads)
+    _safely(_end_pools)
+    _safely(_end_multiprocessing)
+    if state.method != "fork":
+        _safely(_run_atexit)
+    _safely(_flush)
+
+
+def _safely(step: Any) -> None:
+    try:
+        step()
+    except BaseException as error:
+        unraisable = sys.__dict__.get("unraisablehook")
+        if unraisable is not None:
+            kind = type("Unraisable", (), {})()
+            kind.exc_type, kind.exc_value, kind.exc_traceback = type(error), error, error.__traceback__
+            kind.err_msg, kind.object = "Exception ignored while a worker ended in", step
+            unraisable(kind)
+
+
+def _join_threads() -> None:
+    threading: Any = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
+
+
+def _end_pools() -> None:
+    shutdown = sys.modules.get("tercio._shutdown")
+    if shutdown is not None:
+        shutdown.terminate_all()
+
+
+def _end_multiprocessing() -> None:
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()
+
+
+def _run_atexit() -> None:
+    import atexit
+
+    atexit._run_exitfuncs()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

@@ -1,0 +1,87 @@
+"""Start methods, and the multiprocessing context that fits each."""
+
+from __future__ import annotations
+
+import sys
+
+from tercio._core import METHODS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["DEFAULT_START_METHOD", "FORK_AVAILABLE", "METHODS", "ThreadingContext", "get_context"]
+
+FORK_AVAILABLE: bool = "fork" in METHODS
+DEFAULT_START_METHOD: str = "fork" if FORK_AVAILABLE else "spawn"
+
+
+class ThreadingContext:
+    """What ``pool.ctx`` is under threading: the names of a multiprocessing context, for threads of one process.
+
+    Names that make no sense for threads come from multiprocessing's default context, whose objects threads can
+    use as well.
+
+    Examples
+    --------
+    >>> from tercio.context import get_context
+    >>> lock = get_context("threading").Lock()
+    >>> with lock:
+    ...     print("mine")
+    mine
+    """
+
+    _THREADING = frozenset({"Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"})
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._THREADING:
+            import threading
+
+            return getattr(threading, name)
+        if name in ("Queue", "SimpleQueue", "JoinableQueue"):
+            import queue
+
+            return getattr(queue, name.replace("Joinable", ""))
+        if name == "Process":
+            import threading
+
+            return threading.Thread
+        if name.startswith("_"):
+            raise AttributeError(name)
+        import multiprocessing
+
+        return getattr(multiprocessing, name)
+
+    def get_start_method(self, allow_none: bool = False) -> str:
+        """``"threading"``."""
+        return "threading"
+
+
+def get_context(method: str) -> Any:
+    """The multiprocessing context for a start method.
+
+    Parameters
+    ----------
+    method : str
+        One of ``METHODS``.
+
+    Returns
+    -------
+    multiprocessing.context.BaseContext or ThreadingContext
+        Locks, values and so on made by it can be given to workers as shared objects.
+    """
+    if method == "threading":
+        return ThreadingContext()
+    import multiprocessing
+
+    return multiprocessing.get_context(method)
+
+
+def alias_main() -> None:
+    """Let ``__mp_main__`` mean this program's main module.
+
+    A spawned worker runs the main module under that name, so what it pickles by name asks for it here.
+    """
+    main = sys.modules.get("__main__")
+    if main is not None:
+        sys.modules.setdefault("__mp_main__", main)

@@ -1,0 +1,110 @@
+"""The exceptions a user of the package may meet."""
+
+from __future__ import annotations
+
+import signal as _signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tercio._timeouts import TimeoutError as TimeoutError
+
+__all__ = ["CannotPickleExceptionError", "RemoteTraceback", "TimeoutError", "WorkerDiedError"]
+
+
+class CannotPickleExceptionError(Exception):
+    """A task raised an exception that can't travel between processes.
+
+    Its text is the ``repr`` of the original; its ``__cause__`` holds the worker's traceback.
+    """
+
+
+class RemoteTraceback(Exception):
+    """What happened in the worker, as text: the ``__cause__`` of every exception that a worker sends home.
+
+    Parameters
+    ----------
+    text : str
+        The worker, the arguments of the task and the traceback.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker ended without saying goodbye: killed, crashed or left by ``os._exit``.
+
+    Parameters
+    ----------
+    message : str
+        The text.
+    worker_id, pid, signal, exit_code, args_repr, peak_rss, stack, out_of_memory
+        See the attributes.
+
+    Attributes
+    ----------
+    worker_id : int
+        Index of the worker, from 0.
+    pid : int
+        Its process id.
+    signal : int or None
+        The signal that killed it, None if none did or it is unknown.
+    exit_code : int or None
+        Its exit code, None if a signal killed it or it is unknown.
+    args_repr : str
+        The arguments of the task that ran, as text, cut at a sane length; empty if none ran.
+    peak_rss : int
+        The most memory it held, in bytes; 0 if unknown.
+    stack : str
+        The Python stack at the time of death, where a crash handler could write one; else empty.
+    out_of_memory : bool or None
+        Whether the kernel killed it for memory; None if that can't be told.
+    """
+
+    def __init__(
+        self,
+        message: str = "A worker died",
+        worker_id: int = -1,
+        pid: int = 0,
+        signal: int | None = None,
+        exit_code: int | None = None,
+        args_repr: str = "",
+        peak_rss: int = 0,
+        stack: str = "",
+        out_of_memory: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.worker_id = worker_id
+        self.pid = pid
+        self.signal = signal
+        self.exit_code = exit_code
+        self.args_repr = args_repr
+        self.peak_rss = peak_rss
+        self.stack = stack
+        self.out_of_memory = out_of_memory
+
+    # The default, type(*args) and then __dict__, fits: args holds the message alone and the others have defaults.
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, such as ``SIGKILL``; ``signal 77`` for one without a name."""
+    try:
+        return _signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def __getattr__(name: str) -> Any:
+    # TimeoutError derives from multiprocessing's, whose import takes 10 ms that most programs need not pay.
+    if name == "TimeoutError":
+        from tercio._timeouts import TimeoutError as timeout_error
+
+        globals()[name] = timeout_error
+        return timeout_error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -169,7 +169,7 @@ RunObject *run_next_of_pool(RunObject *);
 
 PyObject *async_apply(PoolObject *, PyObject *args, PyObject *kwargs, bool wait);
 int async_wait_idle(PoolObject *);         /* 0, or -1 with an exception */
-void async_notify(PoolObject *, tercio_run *);
+void async_notify(PoolObject *);
 void async_pool_closes(PoolObject *, bool drain); /* delivers what is there, fails the rest; runs are closed */
 void async_free_runs(PoolObject *);
 int async_traverse_pool(PoolObject *, visitproc, void *);

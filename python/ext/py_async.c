@@ -36,7 +36,8 @@ struct apply_run {
     uint64_t next_index;
     size_t pending;
     unsigned long pumper;   /* thread that takes results out; 0: none */
-    bool notified;          /* the supervisor found a pumper at work */
+    bool in_wait;           /* ... and it is in the engine, without the GIL */
+    AsyncObject *done, **done_end; /* answered, in order, each owned: to be completed by the pumper */
     waiter *waiters;
 };
 
@@ -48,6 +49,7 @@ struct async_object {
     PyObject *callback, *error_callback;
     PyObject *argument;     /* (args, kwargs), for the text of an error; NULL under threading or when large */
     PyObject *futures;      /* list of (loop, future) that await it, or NULL */
+    AsyncObject *next_done;
     uint64_t index;
     bool ready, failed;
 };
@@ -123,25 +125,28 @@ static void wake(waiter *w)
     while (n < 0 && errno == EINTR);
 }
 
-/* The one place where an AsyncResult becomes ready. Takes `value` over; runs the callback first. */
-static void complete(AsyncObject *a, PyObject *value, bool failed)
+/* Takes `value` over: the result, or (failed) the exception. NULL: memory is out, which outcome() knows by None. */
+static void answer(AsyncObject *a, PyObject *value, bool failed)
 {
-    if (a->ready) {
-        Py_XDECREF(value);
-        return;
-    }
-    if (value == NULL) { /* memory is out; outcome() knows */
+    if (value == NULL) {
         failed = true;
         Py_INCREF(Py_None);
         value = Py_None;
     }
-    a->value = value;
+    Py_XSETREF(a->value, value);
     a->failed = failed;
     Py_CLEAR(a->argument);
-    PyObject *callback = failed ? a->error_callback : a->callback;
+}
+
+/* The one place where an answered AsyncResult becomes ready; runs the callback first. */
+static void complete(AsyncObject *a)
+{
+    if (a->ready)
+        return;
+    PyObject *callback = a->failed ? a->error_callback : a->callback;
     if (callback != NULL) {
         Py_INCREF(callback);
-        PyObject *returned = PyObject_CallOneArg(callback, value);
+        PyObject *returned = PyObject_CallOneArg(callback, a->value);
         if (returned == NULL)
             error_unraisable(callback);
         Py_XDECREF(returned);
@@ -184,21 +189,19 @@ static PyObject *read_answer(PoolObject *pool, apply_run *at, AsyncObject *a, co
     return v;
 }
 
-/* Delivers all results that are there. Returns their number; -1 with an exception when the run can't go on. */
-static int deliver(PoolObject *pool, apply_run *at)
+/* Takes results out of the engine, into at->done. Returns 0; -1 with an exception when the run can't go on. */
+static int gather(PoolObject *pool, apply_run *at)
 {
-    int n = 0;
     tercio_result r;
     r.size = sizeof r;
     while (at->run != NULL) {
         int found = tercio_next(at->run, 0, &r);
         if (found == TERCIO_EAGAIN || found == TERCIO_EINTERRUPTED || found == 0)
-            return n;
+            return 0;
         if (found < 0) {
             error_raise(pool->env.st, pool, found);
             return -1;
         }
-        n++;
         if (r.kind != TERCIO_KIND_RESULT) {
             int noted = r.kind == TERCIO_KIND_EXIT ? pool_note_exit(pool, &r) : 0;
             tercio_release(at->run, &r);
@@ -217,10 +220,35 @@ static int deliver(PoolObject *pool, apply_run *at)
             worker_interrupt_threads(pool->env.st, pool, at->call, r.index);
         if (at->run != NULL)
             tercio_release(at->run, &r);
-        complete(a, value, failed);
-        Py_DECREF(a);
+        answer(a, value, failed);
+        *at->done_end = a;
+        at->done_end = &a->next_done;
     }
-    return n;
+    return 0;
+}
+
+/* The pumper's work: completes all that is answered. Returns how many; -1 with an exception as gather. */
+static int deliver(PoolObject *pool, apply_run *at)
+{
+    int n = 0, error = gather(pool, at);
+    while (at->done != NULL) {
+        PyObject *raised = error < 0 ? core_take_exception() : NULL;
+        AsyncObject *a = at->done;
+        at->done = a->next_done;
+        if (at->done == NULL)
+            at->done_end = &at->done;
+        a->next_done = NULL;
+        complete(a);
+        Py_DECREF(a);
+        n++;
+        if (raised != NULL) {
+            core_raise(raised);
+            Py_DECREF(raised);
+        } else if (at->done == NULL) {
+            error = gather(pool, at);
+        }
+    }
+    return error < 0 ? -1 : n;
 }
 
 /* Every pending task of the run fails with what is raised now. */
@@ -233,7 +261,8 @@ static void fail_pending(PoolObject *pool, apply_run *at)
             continue;
         a = slot_give(pool, (uint64_t)pool->slots[i].generation << 32 | i);
         Py_XINCREF(exc);
-        complete(a, exc, true);
+        answer(a, exc, true);
+        complete(a);
         Py_DECREF(a);
     }
     Py_XDECREF(exc);
@@ -289,20 +318,9 @@ static int wait_for_pumper(apply_run *at, AsyncObject *a, double timeout)
     return result;
 }
 
-static void leave_pump(PoolObject *pool, apply_run *at)
+static void leave_pump(apply_run *at)
 {
     at->pumper = 0;
-    while (at->notified && at->run != NULL) { /* the supervisor came by meanwhile, and won't come again by itself */
-        at->notified = false;
-        at->pumper = PyThread_get_thread_ident();
-        PyObject *raised = core_take_exception();
-        if (deliver(pool, at) < 0)
-            fail_pending(pool, at);
-        if (raised != NULL)
-            core_raise(raised);
-        Py_XDECREF(raised);
-        at->pumper = 0;
-    }
     for (waiter *w = at->waiters; w != NULL; w = w->next) /* somebody has to go on */
         if (!w->woken) {
             wake(w);
@@ -340,7 +358,9 @@ static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double time
         else if (n == 0 && !satisfied(at, a) && at->run != NULL) {
             if (deadline >= 0 && (left = deadline - core_now()) < 0)
                 left = 0;
+            at->in_wait = true;
             result = pool_wait(pool, at->run, left, false);
+            at->in_wait = false;
             if (result != WAIT_RAISED && result != TERCIO_EAGAIN && result != TERCIO_EINTERRUPTED && result != 0) {
                 if (at->run != NULL && result != TERCIO_ECLOSED) {
                     error_raise(pool->env.st, pool, result);
@@ -356,7 +376,7 @@ static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double time
         }
         at->pumper = outer;
         if (outer == 0)
-            leave_pump(pool, at);
+            leave_pump(at);
         if (result == TERCIO_EAGAIN) {
             if (satisfied(at, a))
                 result = 0;
@@ -380,23 +400,23 @@ int async_wait_idle(PoolObject *pool)
     return 0;
 }
 
-void async_notify(PoolObject *pool, tercio_run *run)
+/* In the supervisor's thread: results are there that nobody waits for. */
+void async_notify(PoolObject *pool)
 {
-    apply_run *at = pool->applies;
-    while (at != NULL && at->run != run)
-        at = at->next;
-    if (at == NULL)
-        return;
-    if (at->pumper != 0) {
-        at->notified = true;
-        return;
-    }
     Py_INCREF(pool);
-    pool->keeper = at->pumper = PyThread_get_thread_ident();
-    if (deliver(pool, at) < 0)
-        fail_pending(pool, at);
-    at->pumper = 0;
-    leave_pump(pool, at);
+    pool->keeper = PyThread_get_thread_ident();
+    for (apply_run *at = pool->applies; at != NULL && !pool->closing; at = at->next) {
+        if (at->pumper != 0) {
+            /* In the engine it finds them itself. In a callback it may stay for long: it completes them later. */
+            if (!at->in_wait && gather(pool, at) < 0)
+                fail_pending(pool, at);
+            continue;
+        }
+        at->pumper = pool->keeper;
+        if (deliver(pool, at) < 0)
+            fail_pending(pool, at);
+        leave_pump(at);
+    }
     pool->keeper = 0;
     /* Never the last reference: closing from this thread would wait for this thread. */
     if (Py_REFCNT(pool) == 1)
@@ -410,7 +430,7 @@ void async_notify(PoolObject *pool, tercio_run *run)
 void async_pool_closes(PoolObject *pool, bool drain)
 {
     for (apply_run *at = pool->applies; at != NULL; at = at->next) {
-        if (drain && at->run != NULL && deliver(pool, at) < 0)
+        if (drain && at->run != NULL && (at->pumper != 0 ? gather(pool, at) : deliver(pool, at)) < 0)
             PyErr_Clear();
         tercio_run *run = at->run;
         at->run = NULL;
@@ -431,6 +451,11 @@ void async_free_runs(PoolObject *pool)
     apply_run *next;
     for (apply_run *at = pool->applies; at != NULL; at = next) {
         next = at->next;
+        while (at->done != NULL) {
+            AsyncObject *a = at->done;
+            at->done = a->next_done;
+            Py_DECREF(a);
+        }
         Py_CLEAR(at->call);
         PyMem_Free(at);
     }
@@ -466,6 +491,7 @@ static apply_run *run_for(PoolObject *pool, CallObject *call, double timeout, un
         PyMem_Free(at);
         return NULL;
     }
+    at->done_end = &at->done;
     Py_INCREF(call);
     at->call = call;
     at->timeout = timeout;
@@ -523,7 +549,8 @@ static int send(PoolObject *pool, apply_run *at, AsyncObject *a, PyObject *argum
             goto done;
         }
         at->pending++;
-        complete(a, exc, true);
+        answer(a, exc, true);
+        complete(a);
         done = 0;
         goto done;
     }
@@ -632,7 +659,7 @@ static void look(AsyncObject *a)
     at->pumper = PyThread_get_thread_ident();
     if (deliver(pool, at) < 0)
         fail_pending(pool, at);
-    leave_pump(pool, at);
+    leave_pump(at);
     Py_DECREF(pool);
 }
 

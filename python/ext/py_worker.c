@@ -97,7 +97,8 @@ static void put_error(worker *w, CallObject *c, PyObject *item, bool explicit_ar
         return;
     }
     if (PyObject_TypeCheck(exc, (PyTypeObject *)w->st->interrupted)) {
-        put_text(&w->answer, "interrupted", 11); /* the engine knows why and says so itself */
+        w->interrupted = true; /* the engine knows why and answers itself */
+        put_text(&w->answer, "interrupted", 11);
     } else if (w->threading && reference_allowed) {
         PyObject *same = describe(w, FN_ERROR_DRESS, exc, c, item, explicit_arguments);
         PyErr_Clear();
@@ -314,7 +315,8 @@ static int host_run(void *user, tercio_call *call, const tercio_chunk *chunk)
             w->told = false;
             PyThreadState_SetAsyncExc(w->ident, NULL);
         }
-        done = commit(w, c, status);
+        done = w->interrupted ? 1 : commit(w, c, status);
+        w->interrupted = false;
         Py_XDECREF(item);
     }
     w->now = NULL;
@@ -416,9 +418,10 @@ static void host_exit(void *user, tercio_call *call, void *context)
 static void host_notify(void *user, tercio_run *run)
 {
     host_env *env = user;
+    (void)run;
     PyGILState_STATE gil = PyGILState_Ensure();
     if (env->pool != NULL && !env->pool->closing)
-        async_notify(env->pool, run);
+        async_notify(env->pool);
     PyGILState_Release(gil);
 }
 

@@ -16,7 +16,9 @@ struct worker {
     PyObject *id, *shared, *state;
     encoder answer;
     int serializer;
-    bool threading, busy, told; /* told: an exception was put into this thread from outside */
+    bool threading, busy;
+    bool told;                  /* an exception was put into this thread from outside */
+    bool interrupted;           /* ... and it ended the item that runs */
     CallObject *now;            /* what runs */
     uint64_t index;
     unsigned long ident;

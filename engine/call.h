@@ -53,6 +53,7 @@ struct tercio_call {
     uint64_t spin_ns;
     unsigned spin_skips;
 
+    tercio_view prepare;        /* options.prepare, for the worker's life */
     tercio_view shares[TERCIO__SHARES];
     bool share_open[TERCIO__SHARES];
 };

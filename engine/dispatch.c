@@ -30,13 +30,13 @@ void tercio__wake(tercio__worker *worker)
 
 /* ---- Choosing --------------------------------------------------------------------------------------------------- */
 
-static tercio__worker *pick(tercio_run *run, uint64_t bytes, bool latency)
+static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, bool latency)
 {
     tercio_pool *pool = run->pool;
     unsigned n = pool->n_workers;
 
     if (run->options.in_turn) {
-        tercio__worker *worker = &pool->workers[run->n_messages % n];
+        tercio__worker *worker = &pool->workers[turn % n];
         return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes)
                    ? worker
                    : NULL;
@@ -160,7 +160,7 @@ static void begin(tercio_run *run, const tercio_message *message, tercio__chunk 
 static void count_in(tercio__chunk *chunk)
 {
     tercio_run *run = chunk->run;
-    run->n_messages++;
+    chunk->turn = run->n_messages++;
     run->n_active += chunk->n_items;
     run->n_chunks++;
     if (run->context)
@@ -188,7 +188,7 @@ int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__wor
         return 0;
     if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
         return 0;
-    tercio__worker *worker = pick(run, bytes, run->options.notify || run->face);
+    tercio__worker *worker = pick(run, run->n_messages, bytes, run->options.notify || run->face);
     if (worker == NULL)
         return 0;
 
@@ -265,7 +265,7 @@ void tercio__dispatch_pending(tercio_pool *pool)
         describe(chunk, &letter);
         letter.blocks = (const tercio_block *)(const void *)chunk->copy;
         letter.head = (tercio_bytes){chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size};
-        tercio__worker *worker = pick(chunk->run, tercio__letter_bytes(&letter), false);
+        tercio__worker *worker = pick(chunk->run, chunk->turn, tercio__letter_bytes(&letter), false);
         if (worker == NULL)
             return; /* in order: what is behind it waits as well */
         send(worker, chunk, &letter);

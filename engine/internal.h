@@ -30,6 +30,7 @@ enum { TERCIO__ABORT_NO, TERCIO__ABORT_CANCEL, TERCIO__ABORT_TIMEOUT, TERCIO__AB
 struct tercio__chunk {
     tercio_run *run;            /* NULL: over, or its run was closed and nobody wants the answers */
     uint64_t index, cookie;
+    uint64_t turn;              /* number of the message within its run */
     uint32_t n_items;
     uint32_t done;              /* items answered: the first so many */
     uint32_t attempts;          /* times that item number `done` was handed out */

@@ -33,6 +33,9 @@ void tercio__pool_fail(tercio_pool *pool, int error, const tercio__entry *entry,
     if (failure.status == 0)
         failure.status = error;
     pool->failure = error;
+    for (tercio_run *run = pool->runs; run; run = run->next)
+        if (run->error == 0 && (run->n_chunks || !run->ended))
+            run->error = error; /* what is dropped below must not look like an end */
     (void)tercio__inbox_add(&pool->failures, &failure, blocks, out, message);
     tercio__drop_pending(pool, NULL);
     tercio__take_back(pool, NULL);
@@ -395,9 +398,17 @@ static int start_worker(tercio__worker *worker, bool again)
     tercio__unlock(pool);
     if (error)
         return error;
-    error = pool->starter->start(worker);
+    tercio__started made = {.handle = -1};
+    error = pool->starter->start(worker, &made);
     int kept = errno;
     tercio__lock(pool);
+    if (error == 0) {
+        worker->pid = made.pid;
+        worker->handle = made.handle;
+        worker->thread = made.thread;
+        worker->thread_runs = made.thread_runs;
+        worker->starter_data = made.data;
+    }
     bool watched = pool->starter->processes && pool->starter != &tercio__forkserver_starter;
     if (error == 0 && watched && (error = tercio__set_add(pool->set, worker->handle, worker->index)) != 0) {
         kept = errno;

@@ -240,7 +240,6 @@ static void work(tercio_call *call)
 static bool enter(tercio_call *call)
 {
     tercio_bytes prepare = {0};
-    tercio_view view;
     const tercio_block *blocks;
     size_t n_blocks;
     int error = 0;
@@ -250,7 +249,7 @@ static bool enter(tercio_call *call)
     if (call->page->prepare_size) {
         /* Kept for the worker's life: what is built on it needs no copy. */
         tercio_block block = {call->page->prepare_offset, call->page->prepare_size};
-        error = unpack(call, &block, &view, &prepare, &blocks, &n_blocks);
+        error = unpack(call, &block, &call->prepare, &prepare, &blocks, &n_blocks);
     }
     if (error == 0 && call->host->enter)
         error = call->host->enter(call->user, call, prepare);
@@ -327,6 +326,7 @@ void tercio__worker_live(const tercio__worker_start *start)
             tercio__bell_ring(start->keeper_bell);
         }
     }
+    tercio__view_close(&call->prepare);
     tercio__arena_delete(call->arena);
     free(call);
 }
@@ -374,5 +374,6 @@ _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_b
     start.channel = memory;
     start.method = (tercio_method)start.page->method;
     tercio__worker_live(&start);
+    tercio__write_output();
     _exit(0);
 }

@@ -70,6 +70,13 @@ int tercio__process_signal(int handle, int signal);
 /* Kills the process group that the process leads. Only while it is not collected yet. */
 void tercio__process_kill_group(int pid);
 
+/* True when a child that is dead, but not collected yet, was killed or ended with a code other than 0. */
+bool tercio__process_failed(int handle);
+
+/* Standard output and error of C: what a forked child has inherited in its buffers is its parent's to write. */
+void tercio__forget_output(void);
+void tercio__write_output(void);
+
 /* Makes this process end when `parent` does, also in the middle of C code. In a child, before anything else. */
 int tercio__die_with_parent(int parent);
 /* True when the process that is our parent now isn't `parent` any more. */

@@ -5,6 +5,7 @@
  * Between fork and the worker's loop the child runs, in this order, and nothing else:
  *
  *     die_with_parent, setpgid, close        system calls
+ *     tercio__forget_output                  what the parent has buffered is the parent's to write
  *     host->after_fork(in_child)             the host's own repairs (an interpreter's, say)
  *     tercio__worker_process                 maps its channel; from there on it is a worker like any other
  *
@@ -13,7 +14,6 @@
  * not inherited; the child maps its own channel anew.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "start.h"
@@ -26,6 +26,7 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent)
         _exit(0);
     if (!pool->options.no_group)
         (void)setpgid(0, 0);
+    tercio__forget_output();
     close(pool->set);
     for (unsigned i = 0; i < pool->n_workers; i++)
         if (pool->workers[i].handle >= 0)
@@ -36,14 +37,12 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent)
                            parent);
 }
 
-static int start(tercio__worker *worker)
+static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
     sigset_t all, old;
     int parent = (int)getpid(), result = 0;
 
-    /* What is buffered would be written by both. */
-    (void)fflush(NULL);
     if (pool->host->before_fork)
         pool->host->before_fork(pool->host_user);
     sigfillset(&all);
@@ -60,13 +59,12 @@ static int start(tercio__worker *worker)
         return TERCIO_ESYSTEM;
     if (!pool->options.no_group)
         (void)setpgid(pid, pid);
-    worker->pid = (int)pid;
-    worker->handle = tercio__process_handle(worker->pid);
-    if (worker->handle < 0) {
+    made->pid = (int)pid;
+    made->handle = tercio__process_handle(made->pid);
+    if (made->handle < 0) {
         kept = errno;
-        result = worker->handle;
+        result = made->handle;
         (void)kill(pid, SIGKILL); /* ours still: it stands at the gate and nobody has collected it */
-        worker->handle = -1;
         errno = kept;
     }
     return result;

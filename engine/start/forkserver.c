@@ -32,7 +32,6 @@ int tercio_server_open(tercio_server **out, char *const *argv)
         goto no_command;
     }
     tercio__fork_watch();
-    (void)fflush(NULL);
     result = tercio__spawn(command, &pair[1], 1, false, &server->handle);
     free(command);
     if (result < 0)
@@ -171,7 +170,7 @@ static bool read_one(tercio_pool *pool, bool block, tercio__server_message *mess
     return true;
 }
 
-static int start(tercio__worker *worker)
+static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
     connection *c = pool->starter_data;
@@ -186,8 +185,8 @@ static int start(tercio__worker *worker)
         errno = answer.error;
         if (answer.error || handle < 0)
             return TERCIO_ESYSTEM;
-        worker->pid = answer.pid;
-        worker->handle = handle;
+        made->pid = answer.pid;
+        made->handle = handle;
         return 0;
     }
     return TERCIO_ESTART;

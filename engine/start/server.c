@@ -66,6 +66,7 @@ static _Noreturn void enter_child(server *s, client *c, uint32_t index, int pare
         _exit(0);
     if (!c->no_group)
         (void)setpgid(0, 0);
+    tercio__forget_output();
     close(s->set);
     close(s->socket);
     for (child *each = s->children; each; each = each->next)
@@ -128,7 +129,8 @@ static void start_child(server *s, client *c, uint32_t index)
 static void end_child(server *s, child *gone)
 {
     tercio__exit how;
-    tercio__process_kill_group(gone->pid); /* what it left, while its number is still its own */
+    if (tercio__process_failed(gone->handle))
+        tercio__process_kill_group(gone->pid); /* what it left, while its number is still its own */
     if (tercio__process_collect(gone->handle, gone->pid, &how))
         return;
     for (child **at = &s->children; *at; at = &(*at)->next)

@@ -10,7 +10,7 @@
 
 #include "start.h"
 
-static int start(tercio__worker *worker)
+static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
     int keep[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell};
@@ -20,12 +20,11 @@ static int start(tercio__worker *worker)
     char **command = tercio__command(pool->options.worker_argv, argument, own, sizeof own);
     if (command == NULL)
         return TERCIO_ENOMEM;
-    (void)fflush(NULL);
-    int pid = tercio__spawn(command, keep, sizeof keep / sizeof *keep, pool->options.no_group, &worker->handle);
+    int pid = tercio__spawn(command, keep, sizeof keep / sizeof *keep, pool->options.no_group, &made->handle);
     free(command);
     if (pid < 0)
         return pid;
-    worker->pid = pid;
+    made->pid = pid;
     return 0;
 }
 

@@ -8,13 +8,21 @@
 
 #include "../internal.h"
 
+/* What start made; start_worker writes it down under the lock. */
+typedef struct {
+    int pid, handle;            /* 0, -1: a thread */
+    pthread_t thread;
+    bool thread_runs;
+    void *data;
+} tercio__started;
+
 typedef struct tercio__starter {
     bool processes;
     /* Once, before the first worker; may be NULL. */
     int (*open)(tercio_pool *);
-    /* Starts worker->index; its channel is ready. Sets pid and handle, or thread. Not under the lock; one thread at
-     * a time (whoever opens the pool, then the keeper). On error nothing is left. */
-    int (*start)(tercio__worker *);
+    /* Starts worker->index; its channel is ready. Not under the lock; one thread at a time (whoever opens the pool,
+     * then the keeper). On error nothing is left. */
+    int (*start)(tercio__worker *, tercio__started *);
     /* Tells how a worker ended. Never blocks, but for the last instructions of a thread. Returns: 0; TERCIO_EAGAIN
      * while it lives. */
     int (*collect)(tercio__worker *, tercio__exit *);

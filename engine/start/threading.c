@@ -13,7 +13,7 @@ static void *live(void *data)
     return NULL;
 }
 
-static int start(tercio__worker *worker)
+static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
     tercio__worker_start *begin = malloc(sizeof *begin);
@@ -29,12 +29,12 @@ static int start(tercio__worker *worker)
         .caller_bell = pool->caller_bell,
         .keeper_bell = pool->keeper_bell,
     };
-    if (pthread_create(&worker->thread, NULL, live, begin)) {
+    if (pthread_create(&made->thread, NULL, live, begin)) {
         free(begin);
         return TERCIO_ESYSTEM;
     }
-    worker->thread_runs = true;
-    worker->starter_data = begin;
+    made->thread_runs = true;
+    made->data = begin;
     return 0;
 }
 

@@ -98,6 +98,15 @@ int tercio__process_collect(int handle, int pid, tercio__exit *exit)
     return 0;
 }
 
+bool tercio__process_failed(int handle)
+{
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    if (syscall(SYS_waitid, by_pidfd, handle, &info, WEXITED | WNOHANG | WNOWAIT, NULL) || info.si_pid == 0)
+        return false;
+    return info.si_code != CLD_EXITED || info.si_status != 0;
+}
+
 int tercio__process_signal(int handle, int signal)
 {
     if (syscall(SYS_pidfd_send_signal, handle, signal, NULL, 0) == 0)

@@ -45,6 +45,7 @@ enum {
     FN_SIGNAL,
     FN_SET_AFFINITY,
     FN_CURRENT_THREAD,
+    FN_CANCELLED_ERROR,
     FN_RUNNING_LOOP,
     FN_COUNT
 };
@@ -131,6 +132,8 @@ struct pool_object {
     PyObject *shared;         /* strong, may be NULL */
     PyObject *server;         /* strong, may be NULL: keeps the forkserver open */
     PyObject *cpu_ids;        /* tuple of tuples, or NULL */
+    char **argv;              /* of workers; the engine borrows it for replacements */
+    PyObject *argv_bytes;     /* what argv points to */
     PyObject *exit_results;   /* list */
     PyObject *exit_error;     /* the first exception of an exit function, or NULL */
     RunObject *runs;          /* open maps, linked, borrowed: each takes itself out */

@@ -32,6 +32,7 @@ static const struct {
     [FN_SIGNAL] = {"_signal", "signal"},
     [FN_SET_AFFINITY] = {"posix", "sched_setaffinity"},
     [FN_CURRENT_THREAD] = {"threading", "current_thread"},
+    [FN_CANCELLED_ERROR] = {"concurrent.futures", "CancelledError"},
     [FN_RUNNING_LOOP] = {"asyncio", "get_running_loop"},
 };
 
@@ -97,11 +98,26 @@ static PyObject *exception_from(PyObject *returned)
 
 /* ---- The pool's own failures ------------------------------------------------------------------------------------ */
 
+/* The failure that ended the pool, if one did, explains more than the number that its calls answer with since. */
+static bool raise_failure(PoolObject *pool)
+{
+    tercio_result r = {.size = sizeof r};
+    if (pool == NULL || pool->engine == NULL || tercio_failure(pool->engine, &r) != 1)
+        return false;
+    PyObject *exc = error_of_result(pool, NULL, &r, NULL, false, 0);
+    if (exc != NULL) {
+        core_raise(exc);
+        Py_DECREF(exc);
+    }
+    return true;
+}
+
 PyObject *error_raise(core_state *st, PoolObject *pool, int error)
 {
-    (void)st;
-    tercio_result r = {.size = sizeof r};
     int saved = errno;
+    (void)st;
+    if (error != TERCIO_ECLOSED && error != TERCIO_EFORKED && raise_failure(pool))
+        return NULL;
     switch (error) {
     case TERCIO_ENOMEM:
         return PyErr_NoMemory();
@@ -121,14 +137,6 @@ PyObject *error_raise(core_state *st, PoolObject *pool, int error)
         return NULL;
     default:
         break;
-    }
-    if (pool != NULL && pool->engine != NULL && tercio_failure(pool->engine, &r) == 1) {
-        PyObject *exc = error_of_result(pool, NULL, &r, NULL, false, 0);
-        if (exc != NULL) {
-            core_raise(exc);
-            Py_DECREF(exc);
-        }
-        return NULL;
     }
     PyErr_Format(PyExc_RuntimeError, "%s (%s)", tercio_error_text(error), tercio_error_name(error));
     return NULL;
@@ -198,6 +206,14 @@ static PyObject *said(PoolObject *pool, const tercio_result *r)
     return make(PyExc_RuntimeError, r->message[0] != '\0' ? r->message : tercio_error_text(r->status));
 }
 
+static PyObject *cancelled(core_state *st)
+{
+    PyObject *type = core_function(st, FN_CANCELLED_ERROR);
+    if (type == NULL)
+        return core_take_exception();
+    return exception_from(PyObject_CallFunction(type, "s", "the task was cancelled"));
+}
+
 PyObject *error_of_result(PoolObject *pool, CallObject *call, const tercio_result *r, PyObject *item,
                           bool explicit_arguments, double timeout)
 {
@@ -217,9 +233,11 @@ PyObject *error_of_result(PoolObject *pool, CallObject *call, const tercio_resul
     case TERCIO_ETIMEDOUT:
         return timed_out(pool, r, timeout);
     case TERCIO_ECANCELED:
-        return make(PyExc_RuntimeError, "the task was cancelled");
+        return cancelled(st);
     case TERCIO_ECLOSED:
         return make(PyExc_RuntimeError, "Pool was terminated");
+    case TERCIO_ESYSTEM:
+        return exception_from(PyObject_CallFunction(PyExc_OSError, "is", r->code, r->message));
     case TERCIO_ENOMEM:
         return make(PyExc_MemoryError, "no memory for the task's arguments or result");
     default:

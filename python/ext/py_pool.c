@@ -191,8 +191,7 @@ typedef struct {
 
 static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *preparation)
 {
-    PyObject *keep = NULL, *parts = NULL, *blob = NULL;
-    char **argv = NULL;
+    PyObject *parts = NULL, *blob = NULL;
     int done = -1;
     core_state *st = self->env.st;
     tercio_options options = {
@@ -207,10 +206,10 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *prepara
         .host_user = &self->env,
     };
     if (self->method == TERCIO_SPAWN || self->method == TERCIO_FORKSERVER) {
-        argv = argv_of(argv_given, &keep);
-        if (argv == NULL)
+        self->argv = argv_of(argv_given, &self->argv_bytes);
+        if (self->argv == NULL)
             goto done;
-        options.worker_argv = argv;
+        options.worker_argv = self->argv;
         parts = PySequence_Tuple(preparation);
         if (parts == NULL)
             goto done;
@@ -244,8 +243,6 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *prepara
     done = 0;
 
 done:
-    PyMem_Free(argv);
-    Py_XDECREF(keep);
     Py_XDECREF(parts);
     Py_XDECREF(blob);
     return done;
@@ -463,6 +460,8 @@ static void pool_dealloc(PyObject *o)
         PyMem_Free(self->spare);
     }
     PyMem_Free(self->slots);
+    PyMem_Free(self->argv);
+    Py_CLEAR(self->argv_bytes);
     if (!pool_is_foreign(self)) { /* elsewhere somebody may hold them for ever */
         pthread_cond_destroy(&self->gate_open);
         pthread_mutex_destroy(&self->gate);

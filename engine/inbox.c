@@ -11,48 +11,86 @@
 
 enum { FIRST_PAGE = 1 << 12, NEXT_PAGE = 1 << 15 };
 
+/* An entry as it lies in a page: a good answer of a few bytes takes a cache line. */
 typedef struct {
-    tercio__entry entry;
-    size_t bytes; /* of all: this header, blocks, out, message */
+    uint64_t index, cookie;
+    uint32_t bytes;             /* of all: this header, blocks, out, trouble, message */
+    uint32_t out_size;
+    int32_t status, code;
+    uint32_t worker, attempts;
+    uint16_t n_blocks;
+    uint8_t kind;
+    bool troubled;              /* a `trouble` and the message follow */
+    uint32_t padding;
 } stored;
 
-static size_t round16(size_t bytes) { return (bytes + 15) & ~(size_t)15; }
+typedef struct {
+    uint64_t peak_rss;
+    int32_t signal, pid;
+    uint32_t message_size;
+    bool out_of_memory;
+} trouble;
+
+static size_t round8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
+
+static tercio__inbox_page *add_page(tercio__inbox *inbox, size_t bytes)
+{
+    size_t size = inbox->last == NULL ? FIRST_PAGE : NEXT_PAGE;
+    if (size < bytes)
+        size = bytes;
+    tercio__inbox_page *page = malloc(sizeof *page + size);
+    if (page == NULL)
+        return NULL;
+    page->next = NULL;
+    page->used = page->read = page->refs = 0;
+    page->size = size;
+    if (inbox->last == NULL)
+        inbox->first = page;
+    else
+        inbox->last->next = page;
+    inbox->last = page;
+    return page;
+}
 
 int tercio__inbox_add(tercio__inbox *inbox, const tercio__entry *entry, const tercio_block *blocks, const void *out,
                       const char *message)
 {
-    size_t block_bytes = entry->n_blocks * sizeof(tercio_block);
-    size_t bytes = round16(sizeof(stored) + block_bytes + entry->out_size + entry->message_size);
+    size_t block_bytes = entry->n_blocks * sizeof(tercio_block), out_bytes = round8(entry->out_size);
+    bool troubled = entry->signal || entry->pid || entry->message_size || entry->peak_rss || entry->out_of_memory;
+    size_t bytes = sizeof(stored) + block_bytes + out_bytes + (troubled ? sizeof(trouble) + round8(entry->message_size) : 0);
     tercio__inbox_page *page = inbox->last;
 
-    if (page == NULL || page->size - page->used < bytes) {
-        size_t size = page == NULL ? FIRST_PAGE : NEXT_PAGE;
-        if (size < bytes)
-            size = bytes;
-        page = malloc(sizeof *page + size);
-        if (page == NULL)
-            return TERCIO_ENOMEM;
-        page->next = NULL;
-        page->used = page->read = page->refs = 0;
-        page->size = size;
-        if (inbox->last == NULL)
-            inbox->first = page;
-        else
-            inbox->last->next = page;
-        inbox->last = page;
-    }
+    if ((page == NULL || page->size - page->used < bytes) && (page = add_page(inbox, bytes)) == NULL)
+        return TERCIO_ENOMEM;
     unsigned char *at = page->bytes + page->used;
     stored *head = (stored *)(void *)at;
-    head->entry = *entry;
-    head->bytes = bytes;
+    *head = (stored){.index = entry->index,
+                     .cookie = entry->cookie,
+                     .bytes = (uint32_t)bytes,
+                     .out_size = (uint32_t)entry->out_size,
+                     .status = entry->status,
+                     .code = entry->code,
+                     .worker = entry->worker,
+                     .attempts = entry->attempts,
+                     .n_blocks = (uint16_t)entry->n_blocks,
+                     .kind = (uint8_t)entry->kind,
+                     .troubled = troubled};
     at += sizeof *head;
     if (block_bytes)
         memcpy(at, blocks, block_bytes);
     at += block_bytes;
     if (entry->out_size)
         memcpy(at, out, entry->out_size);
-    if (entry->message_size)
-        memcpy(at + entry->out_size, message, entry->message_size);
+    at += out_bytes;
+    if (troubled) {
+        *(trouble *)(void *)at = (trouble){.peak_rss = entry->peak_rss,
+                                           .signal = entry->signal,
+                                           .pid = entry->pid,
+                                           .message_size = entry->message_size,
+                                           .out_of_memory = entry->out_of_memory};
+        if (entry->message_size)
+            memcpy(at + sizeof(trouble), message, entry->message_size);
+    }
     page->used += bytes;
     return 0;
 }
@@ -69,39 +107,48 @@ static void drop_first_page(tercio__inbox *inbox)
         page->size = 0; /* the last release frees it */
 }
 
+static void take_trouble(tercio_result *result, const unsigned char *at)
+{
+    const trouble *t = (const trouble *)(const void *)at;
+    result->peak_rss = t->peak_rss;
+    result->signal = t->signal;
+    result->pid = t->pid;
+    result->out_of_memory = t->out_of_memory;
+    if (t->message_size) {
+        size_t n = t->message_size < sizeof result->message ? t->message_size : sizeof result->message;
+        memcpy(result->message, at + sizeof *t, n);
+        result->message[n - 1] = '\0';
+    }
+}
+
 bool tercio__inbox_take(tercio__inbox *inbox, tercio_result *result)
 {
     tercio__inbox_page *page = inbox->first;
     if (page == NULL)
         return false;
-    stored *head = (stored *)(void *)(page->bytes + page->read);
-    const tercio__entry *entry = &head->entry;
-    unsigned char *at = (unsigned char *)(head + 1);
+    const stored *head = (const stored *)(const void *)(page->bytes + page->read);
+    const unsigned char *at = (const unsigned char *)(head + 1);
 
     page->read += head->bytes;
     page->refs++;
     result->size = sizeof *result;
-    result->index = entry->index;
-    result->status = entry->status;
-    result->code = entry->code;
-    result->signal = entry->signal;
-    result->out_of_memory = entry->out_of_memory;
-    result->worker = entry->worker;
-    result->attempts = entry->attempts;
-    result->peak_rss = entry->peak_rss;
-    result->kind = entry->kind;
-    result->pid = entry->pid;
-    result->cookie = entry->cookie;
-    result->n_blocks = entry->n_blocks;
-    result->blocks = entry->n_blocks ? (const tercio_block *)(const void *)at : NULL;
-    result->out.data = at + entry->n_blocks * sizeof(tercio_block);
-    result->out.size = entry->out_size;
+    result->index = head->index;
+    result->status = head->status;
+    result->code = head->code;
+    result->worker = head->worker;
+    result->attempts = head->attempts;
+    result->kind = head->kind;
+    result->cookie = head->cookie;
+    result->n_blocks = head->n_blocks;
+    result->blocks = head->n_blocks ? (const tercio_block *)(const void *)at : NULL;
+    at += head->n_blocks * sizeof(tercio_block);
+    result->out = (tercio_bytes){at, head->out_size};
+    result->signal = result->pid = 0;
+    result->peak_rss = 0;
+    result->out_of_memory = false;
     result->message[0] = '\0';
-    if (entry->message_size) {
-        size_t n = entry->message_size < sizeof result->message ? entry->message_size : sizeof result->message;
-        memcpy(result->message, (const char *)result->out.data + entry->out_size, n);
-        result->message[n - 1] = '\0';
-    }
+    if (head->troubled)
+        take_trouble(result, at + round8(head->out_size));
     result->internal = page;
     if (page->read == page->used)
         drop_first_page(inbox);

@@ -44,10 +44,13 @@ _Static_assert(sizeof(tercio__block_head) == 64, "data begins on a cache line");
 
 /* The file, counted: views outlive pools. Thread-safe. */
 typedef struct tercio__file tercio__file;
-tercio__file *tercio__file_new(int fd);          /* takes the descriptor over; fd < 0: heap (threading). NULL: no memory */
+/* Takes the descriptor over; fd < 0: heap (threading). Returns NULL: no memory. */
+tercio__file *tercio__file_new(int fd);
 tercio__file *tercio__file_ref(tercio__file *);
 void tercio__file_unref(tercio__file *);         /* the last one closes the descriptor */
-void tercio__file_retire(tercio__file *);        /* the pool is gone: views need not be returned any more, and the descriptor is closed now */
+/* The pool is gone: views need not be returned any more, and the descriptor is closed as soon as no arena and no call
+ * uses it. */
+void tercio__file_retire(tercio__file *);
 int tercio__file_fd(const tercio__file *);
 
 /* The owner's side. Not thread-safe: under the pool's lock in the parent, the worker's one thread in a worker. */

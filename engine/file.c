@@ -209,17 +209,20 @@ int tercio__file_discard(tercio__file *file, const tercio__range *ranges, size_t
         uint64_t at = ranges[r].offset, end = at + ranges[r].size;
         if (ranges[r].size == 0 || end < at || end > (uint64_t)INT64_MAX)
             continue; /* a range that was being written down when its writer was killed never got memory */
-        known[file->n_discarded++] = ranges[r];
+        bool whole = true;
         for (size_t i = 0; i < n_islands && at < end; i++) {
             uint64_t from = islands[i].offset, to = from + islands[i].size;
             if (to <= at || from >= end)
                 continue;
+            whole = false;
             if (from > at)
                 tercio__shm_punch(file->fd, at, from - at);
             at = to;
         }
         if (at < end)
             tercio__shm_punch(file->fd, at, end - at);
+        if (!whole) /* something of it is still to come back */
+            known[file->n_discarded++] = ranges[r];
     }
 out:
     pthread_mutex_unlock(&file->lock);
@@ -315,6 +318,15 @@ static void delist(struct view *view)
     pthread_mutex_unlock(&view->file->lock);
 }
 
+static int check_head(struct view *view, const tercio__block_head *head)
+{
+    uint32_t state = atomic_load_explicit(&head->state, memory_order_acquire);
+    view->pinned = state == TERCIO__BLOCK_PINNED;
+    bool sound = head->magic == TERCIO__BLOCK_MAGIC && view->block.size <= head->size &&
+                 (state == TERCIO__BLOCK_LENT || state == TERCIO__BLOCK_PINNED);
+    return sound ? 0 : TERCIO_EPROTOCOL;
+}
+
 static int map_block(struct view *view)
 {
     const tercio_block *block = &view->block;
@@ -330,21 +342,18 @@ static int map_block(struct view *view)
     void *memory;
     view->mapped = whole_pages(block->size);
     enlist(view);
-    int error = tercio__shm_map(file->fd, block->offset, view->mapped, TERCIO__MAP_PRIVATE, &memory);
+    /* Read, and not through a mapping: where there is no block there may be no memory either, and a load would then
+     * get some, or a SIGBUS. */
+    tercio__block_head head;
+    ssize_t n = pread(file->fd, &head, sizeof head, (off_t)block->offset);
+    int error = n == (ssize_t)sizeof head ? check_head(view, &head) : n < 0 ? TERCIO_ESYSTEM : TERCIO_EPROTOCOL;
+    if (!error)
+        error = tercio__shm_map(file->fd, block->offset, view->mapped, TERCIO__MAP_PRIVATE, &memory);
     if (error)
         delist(view);
     else
         view->head = memory;
     return error;
-}
-
-static int check_block(struct view *view)
-{
-    uint32_t state = atomic_load_explicit(&view->head->state, memory_order_acquire);
-    view->pinned = state == TERCIO__BLOCK_PINNED;
-    bool sound = view->head->magic == TERCIO__BLOCK_MAGIC && view->block.size <= view->head->size &&
-                 (state == TERCIO__BLOCK_LENT || state == TERCIO__BLOCK_PINNED);
-    return sound ? 0 : TERCIO_EPROTOCOL;
 }
 
 int tercio__view_open(tercio__file *file, const tercio_block *block, tercio_view *out)
@@ -361,20 +370,16 @@ int tercio__view_open(tercio__file *file, const tercio_block *block, tercio_view
     error = tercio__file_use(file);
     if (error)
         goto no_use;
-    if (file->fd < 0) {
-        view->head = (tercio__block_head *)(uintptr_t)block->offset;
-        error = view->head ? check_block(view) : TERCIO_EPROTOCOL;
-        if (error)
-            goto no_map;
-        atomic_fetch_add_explicit(tercio__heap_block_refs(view->head), 1, memory_order_relaxed); /* it is lent to us */
-    } else {
+    if (file->fd >= 0) {
         error = map_block(view);
-        if (error)
-            goto no_map;
-        error = check_block(view);
-        if (error)
-            goto unsound;
+    } else {
+        view->head = (tercio__block_head *)(uintptr_t)block->offset;
+        error = view->head ? check_head(view, view->head) : TERCIO_EPROTOCOL;
+        if (!error) /* relaxed: it is lent to us, so nobody drops it meanwhile */
+            atomic_fetch_add_explicit(tercio__heap_block_refs(view->head), 1, memory_order_relaxed);
     }
+    if (error)
+        goto no_block;
     tercio__file_unuse(file);
     tercio__file_ref(file);
     out->data = view->head + 1;
@@ -382,10 +387,7 @@ int tercio__view_open(tercio__file *file, const tercio_block *block, tercio_view
     out->internal[0] = view;
     return 0;
 
-unsound:
-    delist(view);
-    tercio__shm_unmap(view->head, view->mapped);
-no_map:
+no_block:
     tercio__file_unuse(file);
 no_use:
     free(view);

@@ -1,0 +1,785 @@
+/* SPDX-License-Identifier: MIT */
+#include "child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "arena.h"
+#include "plat/plat.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+/* An arena and all that it is given. */
+struct bed {
+    tercio__file *file;
+    tercio__arena *arena;
+    _Atomic uint64_t end;
+    tercio__range published[TERCIO__SEGMENTS];
+    _Atomic uint32_t n_published;
+};
+
+static void make(struct bed *bed, bool heap)
+{
+    memset(bed, 0, sizeof *bed);
+    atomic_init(&bed->end, 3 * tercio__page_size());
+    int fd = heap ? -1 : tercio__shm_create();
+    bed->file = tercio__file_new(fd);
+    if (bed->file == NULL)
+        abort();
+    bed->arena = tercio__arena_new(bed->file, &bed->end, bed->published, &bed->n_published);
+    if (bed->arena == NULL)
+        abort();
+}
+
+static void unmake(struct bed *bed)
+{
+    tercio__arena_delete(bed->arena);
+    tercio__file_unref(bed->file);
+}
+
+/* What a block is filled with: noise, from a place that depends on the seed. The length is prime, so that it never
+ * agrees with pages. */
+enum { noise_size = 65521 };
+static unsigned char noise[noise_size];
+
+static void make_noise(void)
+{
+    uint32_t x = 1;
+    for (size_t i = 0; i < noise_size; i++)
+        noise[i] = (unsigned char)((x = x * 1664525u + 1013904223u) >> 24);
+}
+
+static unsigned char *bytes_of(uint64_t seed, size_t size)
+{
+    unsigned char *bytes = malloc(size + 1);
+    size_t from = (size_t)(seed * 7919 % noise_size);
+    for (size_t at = 0, n; at < size; at += n, from = 0) {
+        n = size - at < noise_size - from ? size - at : noise_size - from;
+        memcpy(bytes + at, noise + from, n);
+    }
+    return bytes;
+}
+
+static bool holds(const void *data, uint64_t seed, size_t size)
+{
+    size_t from = (size_t)(seed * 7919 % noise_size);
+    for (size_t at = 0, n; at < size; at += n, from = 0) {
+        n = size - at < noise_size - from ? size - at : noise_size - from;
+        if (memcmp((const unsigned char *)data + at, noise + from, n) != 0)
+            return false;
+    }
+    return true;
+}
+
+static int put(struct bed *bed, uint64_t seed, size_t size, uint32_t state, tercio_block *block)
+{
+    unsigned char *bytes = bytes_of(seed, size);
+    int error = tercio__arena_put(bed->arena, bytes, size, state, block);
+    free(bytes);
+    return error;
+}
+
+/* Bytes that the file has memory for. */
+static uint64_t memory_of(const struct bed *bed)
+{
+    struct stat about;
+    assert_int_equal(fstat(tercio__file_fd(bed->file), &about), 0);
+    return (uint64_t)about.st_blocks * 512;
+}
+
+static uint64_t in_use(const struct bed *bed)
+{
+    return tercio__arena_in_use(bed->arena);
+}
+
+/* ---- One block ------------------------------------------------------------------------------------------------- */
+
+static void test_views_see_data_and_keep_their_writes(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 4032, 4033, 100000, 3 << 20, 9 << 20};
+    struct bed bed;
+    make(&bed, false);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        size_t size = sizes[i];
+        tercio_block block;
+        tercio_view view, other;
+        assert_int_equal(put(&bed, i, size, TERCIO__BLOCK_PINNED, &block), 0);
+        assert_int_equal(block.size, size);
+        assert_int_equal(tercio__view_open(bed.file, &block, &view), 0);
+        assert_int_equal(view.size, size);
+        assert_int_equal((uintptr_t)view.data % 64, 0);
+        assert_true(holds(view.data, i, size));
+        memset(view.data, 0, size);
+        assert_int_equal(tercio__view_open(bed.file, &block, &other), 0);
+        assert_true(holds(other.data, i, size));
+        assert_true(holds(tercio__arena_data(bed.arena, &block), i, size));
+        tercio_give(&view);
+        tercio_give(&view); /* twice is once */
+        tercio_give(&other);
+        tercio__arena_reclaim(bed.arena);
+        assert_true(in_use(&bed) > size); /* pinned: stays until it is freed */
+        tercio__arena_free(bed.arena, &block);
+        assert_int_equal(in_use(&bed), 0);
+    }
+    tercio_give(NULL);
+    unmake(&bed);
+}
+
+static void test_returned_is_reclaimed(bool heap)
+{
+    struct bed bed;
+    tercio_block first, second, third;
+    tercio_view view, kept;
+    make(&bed, heap);
+    assert_int_equal(put(&bed, 1, 50000, TERCIO__BLOCK_LENT, &first), 0);
+    uint64_t one = in_use(&bed);
+    assert_int_equal(put(&bed, 2, 50000, TERCIO__BLOCK_LENT, &second), 0);
+    assert_int_equal(tercio__view_open(bed.file, &first, &kept), 0);
+    assert_int_equal(tercio__view_open(bed.file, &second, &view), 0);
+    tercio__arena_reclaim(bed.arena);
+    assert_int_equal(in_use(&bed), 2 * one);
+    tercio__view_close(&view); /* the oldest is still held: it hides nothing */
+    tercio__arena_reclaim(bed.arena);
+    assert_int_equal(in_use(&bed), one);
+    assert_int_equal(put(&bed, 3, 50000, TERCIO__BLOCK_LENT, &third), 0);
+    if (!heap)
+        assert_int_equal(third.offset, second.offset); /* warm memory comes first */
+    assert_true(holds(kept.data, 1, 50000));
+    tercio__view_close(&kept);
+    tercio__block_return(bed.file, &third);
+    tercio__arena_reclaim(bed.arena);
+    assert_int_equal(in_use(&bed), 0);
+    unmake(&bed);
+}
+
+static void test_returned_in_file(void **state)
+{
+    (void)state;
+    test_returned_is_reclaimed(false);
+}
+
+static void test_returned_in_heap(void **state)
+{
+    (void)state;
+    test_returned_is_reclaimed(true);
+}
+
+static void test_held_waits_for_its_owner(void **state)
+{
+    (void)state;
+    for (int heap = 0; heap < 2; heap++) {
+        struct bed bed;
+        tercio_block block, other;
+        make(&bed, heap);
+        assert_int_equal(put(&bed, 1, 5000, TERCIO__BLOCK_HELD, &block), 0);
+        tercio__block_return(bed.file, &block);
+        tercio__arena_reclaim(bed.arena);
+        assert_true(in_use(&bed) > 0);
+        assert_true(holds(tercio__arena_data(bed.arena, &block), 1, 5000));
+        tercio__arena_unhold(bed.arena, &block, 1);
+        tercio__arena_reclaim(bed.arena);
+        assert_int_equal(in_use(&bed), 0);
+
+        assert_int_equal(put(&bed, 1, 5000, TERCIO__BLOCK_HELD, &block), 0);
+        assert_int_equal(put(&bed, 2, 5000, TERCIO__BLOCK_HELD, &other), 0);
+        tercio__arena_unhold(bed.arena, &block, 7);
+        tercio__arena_unhold(bed.arena, &other, 8);
+        tercio__arena_bury(bed.arena, 7); /* what was lent to the dead goes, and nothing else */
+        assert_true(holds(tercio__arena_data(bed.arena, &other), 2, 5000));
+        tercio__arena_bury(bed.arena, 8);
+        assert_int_equal(in_use(&bed), 0);
+        unmake(&bed);
+    }
+}
+
+static void test_pieces_and_filling_in_place(void **state)
+{
+    (void)state;
+    for (int heap = 0; heap < 2; heap++) {
+        struct bed bed;
+        tercio_block block;
+        tercio_view view;
+        void *data;
+        make(&bed, heap);
+        const tercio_bytes pieces[] = {{"one", 3}, {NULL, 0}, {"two", 3}, {"three", 6}};
+        assert_int_equal(tercio__arena_putv(bed.arena, pieces, 4, TERCIO__BLOCK_LENT, &block), 0);
+        assert_int_equal(tercio__view_open(bed.file, &block, &view), 0);
+        assert_string_equal(view.data, "onetwothree");
+        tercio__view_close(&view);
+        assert_int_equal(tercio__arena_putv(bed.arena, NULL, 0, TERCIO__BLOCK_LENT, &block), 0);
+        assert_int_equal(block.size, 0);
+        tercio__arena_free(bed.arena, &block);
+
+        assert_int_equal(tercio__arena_alloc(bed.arena, 2 * MIB, TERCIO__BLOCK_LENT, &block, &data), 0);
+        memset(data, 'x', 2 * MIB);
+        assert_int_equal(tercio__view_open(bed.file, &block, &view), 0);
+        assert_memory_equal(view.data, data, 2 * MIB);
+        tercio__view_close(&view);
+        assert_int_equal(tercio__arena_alloc(bed.arena, SIZE_MAX, TERCIO__BLOCK_LENT, &block, &data), TERCIO_ENOMEM);
+        unmake(&bed);
+    }
+}
+
+static void test_hostile_descriptors(void **state)
+{
+    (void)state;
+    struct bed bed;
+    tercio_block good;
+    tercio_view view;
+    uint64_t page = tercio__page_size();
+    make(&bed, false);
+    assert_int_equal(put(&bed, 1, 5000, TERCIO__BLOCK_LENT, &good), 0);
+    const tercio_block bad[] = {
+        {good.offset + 1, 10},      {good.offset + page, 10}, {good.offset + 1000 * MIB, 10},
+        {good.offset, 5001},        {good.offset, 1u << 30},  {good.offset, UINT64_MAX},
+        {good.offset, UINT64_MAX - 64}, {UINT64_MAX - page + 1, 10}, {UINT64_MAX, UINT64_MAX},
+        {(uint64_t)INT64_MAX + 1, 10}, {0, 10},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(tercio__view_open(bed.file, &bad[i], &view), TERCIO_EPROTOCOL);
+        assert_null(view.data);
+        tercio__view_close(&view);
+        tercio__block_return(bed.file, &bad[i]);
+    }
+    tercio__arena_reclaim(bed.arena);
+    assert_true(in_use(&bed) > 0);
+    assert_true(holds(tercio__arena_data(bed.arena, &good), 1, 5000));
+
+    /* What was returned, or freed, can't be opened once more. */
+    assert_int_equal(tercio__view_open(bed.file, &good, &view), 0);
+    tercio__view_close(&view);
+    assert_int_equal(tercio__view_open(bed.file, &good, &view), TERCIO_EPROTOCOL);
+    tercio__arena_free(bed.arena, &good);
+    assert_int_equal(tercio__view_open(bed.file, &good, &view), TERCIO_EPROTOCOL);
+    unmake(&bed);
+}
+
+/* ---- Lifetimes ------------------------------------------------------------------------------------------------- */
+
+static void test_view_outlives_everything(void **state)
+{
+    (void)state;
+    for (int heap = 0; heap < 2; heap++) {
+        struct bed bed;
+        tercio_block block, unseen;
+        tercio_view view, late;
+        make(&bed, heap);
+        int fd = tercio__file_fd(bed.file);
+        assert_int_equal(put(&bed, 5, 70000, TERCIO__BLOCK_LENT, &block), 0);
+        assert_int_equal(put(&bed, 6, 70000, TERCIO__BLOCK_LENT, &unseen), 0);
+        assert_int_equal(tercio__view_open(bed.file, &block, &view), 0);
+        tercio__file_ref(bed.file);
+        tercio__file_retire(bed.file);
+        tercio__file_retire(bed.file);
+        tercio__arena_delete(bed.arena);
+        if (!heap)
+            assert_int_equal(fcntl(fd, F_GETFD), -1); /* not held open by a view */
+        /* Whatever has the number by now isn't written to. */
+        int stranger = heap ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (!heap) {
+            assert_int_equal(stranger, fd);
+            assert_int_equal(tercio__view_open(bed.file, &unseen, &late), TERCIO_ECLOSED);
+        }
+        tercio__file_unref(bed.file);
+        tercio__file_unref(bed.file);
+        assert_true(holds(view.data, 5, 70000));
+        memset(view.data, 1, 70000);
+        tercio__view_close(&view);
+        if (!heap) {
+            assert_int_equal(fcntl(stranger, F_GETFD), FD_CLOEXEC);
+            close(stranger);
+        }
+    }
+}
+
+static void test_fork_keeps_the_childs_pages(void **state)
+{
+    (void)state;
+    struct bed bed;
+    tercio_block block, other;
+    tercio_view view;
+    int go[2];
+    make(&bed, false);
+    assert_int_equal(pipe2(go, O_CLOEXEC), 0);
+    assert_int_equal(put(&bed, 1, 100000, TERCIO__BLOCK_LENT, &block), 0);
+    uint64_t one = in_use(&bed);
+    assert_int_equal(tercio__view_open(bed.file, &block, &view), 0);
+    uint32_t generation = tercio__fork_generation(), forks = tercio__fork_count();
+    pid_t pid = fork();
+    if (pid == 0) {
+        char byte;
+        alarm(60);
+        close(go[1]);
+        CHECK(tercio__fork_generation() != generation);
+        CHECK(read(go[0], &byte, 1) == 0); /* the parent has closed its view and used its arena since */
+        CHECK(holds(view.data, 1, 100000));
+        tercio__view_close(&view);
+        tercio__arena_delete(bed.arena); /* touches nothing that the child doesn't have */
+        _exit(0);
+    }
+    assert_int_equal(tercio__fork_generation(), generation);
+    assert_true(tercio__fork_count() != forks);
+    tercio__view_close(&view);
+    tercio__arena_reclaim(bed.arena);
+    assert_int_equal(in_use(&bed), one);
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(put(&bed, 9, 100000, TERCIO__BLOCK_LENT, &other), 0);
+        tercio__block_return(bed.file, &other);
+    }
+    /* Nor does the death of an owner take them away. */
+    uint32_t n = atomic_load(&bed.n_published);
+    assert_int_equal(tercio__file_discard(bed.file, bed.published, n, NULL, 0), 0);
+    close(go[0]);
+    close(go[1]);
+    assert_int_equal(wait_status(pid), 0);
+
+    /* A view that is opened after the fork is like any other. */
+    unmake(&bed);
+    make(&bed, false);
+    assert_int_equal(put(&bed, 2, 100, TERCIO__BLOCK_LENT, &block), 0);
+    assert_int_equal(tercio__view_open(bed.file, &block, &view), 0);
+    tercio__view_close(&view);
+    tercio__arena_reclaim(bed.arena);
+    assert_int_equal(in_use(&bed), 0);
+    unmake(&bed);
+}
+
+static void test_child_doesnt_return_its_parents_views(void **state)
+{
+    (void)state;
+    struct bed bed;
+    tercio_block block;
+    tercio_view view;
+    make(&bed, false);
+    assert_int_equal(put(&bed, 1, 100000, TERCIO__BLOCK_LENT, &block), 0);
+    assert_int_equal(tercio__view_open(bed.file, &block, &view), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        tercio__view_close(&view);
+        _exit(0);
+    }
+    assert_int_equal(wait_status(pid), 0);
+    tercio__arena_reclaim(bed.arena);
+    assert_true(in_use(&bed) > 0);
+    assert_true(holds(view.data, 1, 100000));
+    tercio__view_close(&view);
+    unmake(&bed);
+}
+
+/* ---- Another process owns -------------------------------------------------------------------------------------- */
+
+struct words {
+    _Atomic uint64_t end;
+    _Atomic uint32_t n;
+    tercio__range ranges[TERCIO__SEGMENTS];
+};
+
+enum { n_lent = 4, lent_size = 300000 };
+
+static void owner(int fd, int out)
+{
+    void *memory;
+    alarm(60);
+    CHECK(tercio__shm_map(fd, 0, tercio__page_size(), TERCIO__MAP_SHARED, &memory) == 0);
+    struct words *words = memory;
+    tercio__file *file = tercio__file_new(fd);
+    tercio__arena *arena = tercio__arena_new(file, &words->end, words->ranges, &words->n);
+    for (uint64_t i = 0; i < n_lent; i++) {
+        tercio_block block;
+        unsigned char *bytes = bytes_of(i, lent_size);
+        CHECK(tercio__arena_put(arena, bytes, lent_size, TERCIO__BLOCK_LENT, &block) == 0);
+        CHECK(write(out, &block, sizeof block) == (ssize_t)sizeof block);
+        free(bytes);
+    }
+    raise(SIGKILL);
+}
+
+static void test_owner_dies(void **state)
+{
+    (void)state;
+    struct bed bed = {0};
+    tercio_block blocks[n_lent];
+    tercio_view views[2];
+    void *memory;
+    int fd = tercio__shm_create(), pipes[2];
+    uint64_t page = tercio__page_size();
+    assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+    assert_int_equal(tercio__shm_reserve(fd, 0, page), 0);
+    assert_int_equal(tercio__shm_map(fd, 0, page, TERCIO__MAP_SHARED, &memory), 0);
+    struct words *words = memory;
+    atomic_store(&words->end, page);
+    bed.file = tercio__file_new(fd);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        owner(dup(fd), pipes[1]);
+    assert_int_equal(WTERMSIG(wait_status(pid)), SIGKILL);
+    for (int i = 0; i < n_lent; i++)
+        assert_int_equal(read(pipes[0], &blocks[i], sizeof *blocks), sizeof *blocks);
+    assert_true(atomic_load(&words->n) > 0);
+
+    /* Open: 0, 2. Told and not opened: 1. Never told: 3. */
+    assert_int_equal(tercio__view_open(bed.file, &blocks[0], &views[0]), 0);
+    assert_int_equal(tercio__view_open(bed.file, &blocks[2], &views[1]), 0);
+    uint64_t each = (lent_size + 64 + page - 1) / page * page;
+    assert_int_equal(memory_of(&bed), page + n_lent * each);
+    assert_int_equal(tercio__file_discard(bed.file, words->ranges, atomic_load(&words->n), &blocks[1], 1), 0);
+    assert_int_equal(memory_of(&bed), page + 3 * each);
+    assert_true(holds(views[0].data, 0, lent_size));
+    assert_true(holds(views[1].data, 2, lent_size));
+    tercio__view_close(&views[0]);
+    assert_int_equal(memory_of(&bed), page + 2 * each);
+    assert_int_equal(tercio__view_open(bed.file, &blocks[3], &views[0]), TERCIO_EPROTOCOL);
+    assert_int_equal(tercio__view_open(bed.file, &blocks[1], &views[0]), 0);
+    assert_true(holds(views[0].data, 1, lent_size));
+    tercio__view_close(&views[0]);
+    assert_true(holds(views[1].data, 2, lent_size));
+    tercio__view_close(&views[1]);
+    assert_int_equal(memory_of(&bed), page);
+    tercio__shm_unmap(memory, page);
+    tercio__file_unref(bed.file);
+    close(pipes[0]);
+    close(pipes[1]);
+}
+
+/* ---- Running out ----------------------------------------------------------------------------------------------- */
+
+static void beyond_the_file_limit(void)
+{
+    struct bed bed;
+    tercio_block block;
+    void *data;
+    make(&bed, false);
+    struct rlimit limit = {2 * MIB, 2 * MIB};
+    CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    signal(SIGXFSZ, SIG_DFL);
+    signal(SIGBUS, SIG_DFL);
+    for (int i = 0; i < 3; i++) {
+        errno = 0;
+        CHECK(put(&bed, 1, 3 * MIB, TERCIO__BLOCK_LENT, &block) == TERCIO_ESYSTEM && errno == EFBIG);
+        CHECK(tercio__arena_alloc(bed.arena, 3 * MIB, TERCIO__BLOCK_LENT, &block, &data) == TERCIO_ESYSTEM);
+        CHECK(tercio__arena_in_use(bed.arena) == 0 && tercio__arena_held(bed.arena) == 0);
+    }
+    CHECK(put(&bed, 1, 1000, TERCIO__BLOCK_LENT, &block) == 0 || errno == EFBIG);
+    unmake(&bed);
+}
+
+static void beyond_the_address_space(void)
+{
+    struct bed bed;
+    tercio_block block, small;
+    make(&bed, false);
+    unsigned char *bytes = bytes_of(1, 40 * MIB);
+    struct rlimit before, limit;
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    CHECK(tercio__arena_put(bed.arena, bytes, 1000, TERCIO__BLOCK_LENT, &small) == 0);
+    limit = before;
+    limit.rlim_cur = 32 * MIB;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    CHECK(tercio__arena_put(bed.arena, bytes, 40 * MIB, TERCIO__BLOCK_LENT, &block) == TERCIO_ENOMEM);
+    CHECK(bed.published[1].size == 0);
+    tercio_view view;
+    CHECK(tercio__view_open(bed.file, &small, &view) == TERCIO_ENOMEM);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    CHECK(tercio__arena_put(bed.arena, bytes, 40 * MIB, TERCIO__BLOCK_LENT, &block) == 0);
+    CHECK(tercio__view_open(bed.file, &block, &view) == 0);
+    CHECK(memcmp(view.data, bytes, 40 * MIB) == 0);
+    tercio__view_close(&view);
+    free(bytes);
+    unmake(&bed);
+}
+
+static void test_limits_are_errors(void **state)
+{
+    (void)state;
+    in_child(beyond_the_file_limit);
+    if (!SANITIZED) /* a sanitizer's own memory is beyond any such limit */
+        in_child(beyond_the_address_space);
+}
+
+static void test_table_of_segments_ends(void **state)
+{
+    (void)state;
+    struct bed bed;
+    tercio_block blocks[3];
+    make(&bed, false);
+    for (uint32_t i = 0; i < TERCIO__SEGMENTS - 2; i++)
+        bed.published[i] = (tercio__range){1, 1};
+    atomic_store(&bed.n_published, TERCIO__SEGMENTS - 2);
+    assert_int_equal(put(&bed, 0, 70 * MIB, TERCIO__BLOCK_LENT, &blocks[0]), 0);
+    assert_int_equal(put(&bed, 1, 70 * MIB, TERCIO__BLOCK_LENT, &blocks[1]), 0);
+    assert_int_equal(atomic_load(&bed.n_published), TERCIO__SEGMENTS);
+    assert_int_equal(put(&bed, 2, 70 * MIB, TERCIO__BLOCK_LENT, &blocks[2]), TERCIO_ENOMEM);
+    assert_int_equal(put(&bed, 3, 1 * MIB, TERCIO__BLOCK_LENT, &blocks[2]), 0); /* behind the others */
+    tercio__arena_free(bed.arena, &blocks[2]);
+    /* One that is empty makes room in the table. */
+    uint64_t end = atomic_load(&bed.end);
+    tercio__arena_free(bed.arena, &blocks[0]);
+    tercio__arena_free(bed.arena, &blocks[1]);
+    assert_int_equal(put(&bed, 4, 80 * MIB, TERCIO__BLOCK_LENT, &blocks[2]), 0);
+    assert_true(blocks[2].offset >= end);
+    unmake(&bed);
+}
+
+static void test_free_memory_is_given_back(void **state)
+{
+    (void)state;
+    struct bed bed;
+    tercio_block blocks[12];
+    make(&bed, false);
+    for (int i = 0; i < 12; i++)
+        assert_int_equal(put(&bed, 1, 10 * MIB, TERCIO__BLOCK_LENT, &blocks[i]), 0);
+    assert_true(memory_of(&bed) >= 120 * MIB);
+    assert_int_equal(memory_of(&bed), tercio__arena_held(bed.arena));
+    for (int i = 0; i < 12; i++)
+        tercio__block_return(bed.file, &blocks[i]);
+    for (int i = 0; i < 12; i++)
+        tercio__arena_reclaim(bed.arena);
+    assert_int_equal(in_use(&bed), 0);
+    assert_true(memory_of(&bed) <= 64 * MIB);
+    assert_true(memory_of(&bed) >= 40 * MIB); /* and the rest is kept for the next */
+    assert_int_equal(memory_of(&bed), tercio__arena_held(bed.arena));
+    for (int i = 0; i < 3; i++) {
+        tercio_view view;
+        assert_int_equal(put(&bed, (uint64_t)i, 11 * MIB, TERCIO__BLOCK_LENT, &blocks[i]), 0);
+        assert_int_equal(tercio__view_open(bed.file, &blocks[i], &view), 0);
+        assert_true(holds(view.data, (uint64_t)i, 11 * MIB));
+        tercio__view_close(&view);
+    }
+    unmake(&bed);
+}
+
+/* ---- All together ---------------------------------------------------------------------------------------------- */
+
+enum { live = 60, rounds = 6000 };
+
+static uint64_t chance = 88172645463325252u;
+
+static uint64_t any(uint64_t below)
+{
+    chance ^= chance << 13;
+    chance ^= chance >> 7;
+    chance ^= chance << 17;
+    return chance % below;
+}
+
+static void storm(bool heap)
+{
+    struct {
+        tercio_block block;
+        tercio_view view;
+        uint64_t seed;
+        int stage; /* 0 none, 1 lent, 2 seen, 3 pinned, 4 held */
+    } them[live];
+    struct bed bed;
+    memset(them, 0, sizeof them);
+    make(&bed, heap);
+    for (uint64_t i = 0; i < rounds; i++) {
+        size_t k = any(live);
+        tercio_block *block = &them[k].block;
+        switch (them[k].stage) {
+        case 0: {
+            size_t size = any(8) ? any(20000) : any(20) ? any(300000) : any(6 * MIB);
+            uint32_t how = any(10) ? TERCIO__BLOCK_LENT : any(2) ? TERCIO__BLOCK_PINNED : TERCIO__BLOCK_HELD;
+            them[k].seed = i;
+            assert_int_equal(put(&bed, i, size, how, block), 0);
+            them[k].stage = how == TERCIO__BLOCK_LENT ? 1 : how == TERCIO__BLOCK_PINNED ? 3 : 4;
+            break;
+        }
+        case 1:
+            if (any(3)) {
+                assert_int_equal(tercio__view_open(bed.file, block, &them[k].view), 0);
+                assert_true(holds(them[k].view.data, them[k].seed, block->size));
+                them[k].stage = 2;
+                break;
+            }
+            if (any(2))
+                tercio__block_return(bed.file, block);
+            else
+                tercio__arena_free(bed.arena, block);
+            them[k].stage = 0;
+            break;
+        case 2:
+            assert_true(holds(them[k].view.data, them[k].seed, block->size));
+            memset(them[k].view.data, 0xEE, heap ? 0 : block->size);
+            tercio__view_close(&them[k].view);
+            them[k].stage = 0;
+            break;
+        case 3:
+            assert_true(holds(tercio__arena_data(bed.arena, block), them[k].seed, block->size));
+            tercio__arena_free(bed.arena, block);
+            them[k].stage = 0;
+            break;
+        default:
+            assert_true(holds(tercio__arena_data(bed.arena, block), them[k].seed, block->size));
+            tercio__arena_unhold(bed.arena, block, 1);
+            them[k].stage = 1;
+        }
+        if (!heap && i % 500 == 0)
+            assert_int_equal(memory_of(&bed), tercio__arena_held(bed.arena));
+    }
+    for (size_t k = 0; k < live; k++) {
+        if (them[k].stage == 2)
+            tercio__view_close(&them[k].view);
+        else if (them[k].stage)
+            tercio__arena_free(bed.arena, &them[k].block);
+    }
+    for (int i = 0; i < live; i++)
+        tercio__arena_reclaim(bed.arena);
+    assert_int_equal(in_use(&bed), 0);
+    unmake(&bed);
+}
+
+static void test_storm_in_file(void **state)
+{
+    (void)state;
+    storm(false);
+}
+
+static void test_storm_in_heap(void **state)
+{
+    (void)state;
+    storm(true);
+}
+
+/* One thread owns, two borrow. */
+enum { n_borrowers = 2, queue_size = 16 };
+
+struct queue {
+    tercio__file *file;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    tercio_block blocks[queue_size];
+    uint64_t seeds[queue_size];
+    size_t first, last;
+    bool over;
+};
+
+static void *borrow(void *argument)
+{
+    struct queue *queue = argument;
+    for (;;) {
+        pthread_mutex_lock(&queue->lock);
+        while (queue->first == queue->last && !queue->over)
+            pthread_cond_wait(&queue->changed, &queue->lock);
+        if (queue->first == queue->last) {
+            pthread_mutex_unlock(&queue->lock);
+            return NULL;
+        }
+        size_t at = queue->first++ % queue_size;
+        tercio_block block = queue->blocks[at];
+        uint64_t seed = queue->seeds[at];
+        pthread_cond_broadcast(&queue->changed);
+        pthread_mutex_unlock(&queue->lock);
+        tercio_view view;
+        if (tercio__view_open(queue->file, &block, &view) || !holds(view.data, seed, block.size))
+            abort();
+        tercio__view_close(&view);
+    }
+}
+
+static void threads(bool heap)
+{
+    struct bed bed;
+    make(&bed, heap);
+    struct queue queue = {.file = bed.file, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    pthread_t borrowers[n_borrowers];
+    for (int i = 0; i < n_borrowers; i++)
+        pthread_create(&borrowers[i], NULL, borrow, &queue);
+    for (uint64_t i = 0; i < 2000; i++) {
+        tercio_block block;
+        if (put(&bed, i, any(30000), TERCIO__BLOCK_LENT, &block))
+            abort();
+        pthread_mutex_lock(&queue.lock);
+        while (queue.last - queue.first == queue_size)
+            pthread_cond_wait(&queue.changed, &queue.lock);
+        queue.blocks[queue.last % queue_size] = block;
+        queue.seeds[queue.last % queue_size] = i;
+        queue.last++;
+        pthread_cond_broadcast(&queue.changed);
+        pthread_mutex_unlock(&queue.lock);
+    }
+    pthread_mutex_lock(&queue.lock);
+    queue.over = true;
+    pthread_cond_broadcast(&queue.changed);
+    pthread_mutex_unlock(&queue.lock);
+    for (int i = 0; i < n_borrowers; i++)
+        pthread_join(borrowers[i], NULL);
+    for (int i = 0; i < 2 * queue_size; i++)
+        tercio__arena_reclaim(bed.arena);
+    assert_int_equal(in_use(&bed), 0);
+    unmake(&bed);
+}
+
+static void test_threads_in_file(void **state)
+{
+    (void)state;
+    threads(false);
+}
+
+static void test_threads_in_heap(void **state)
+{
+    (void)state;
+    threads(true);
+}
+
+static void *close_all(void *argument)
+{
+    tercio_view *views = argument;
+    for (int i = 0; i < 40; i++)
+        tercio_give(&views[i]);
+    return NULL;
+}
+
+static void test_closing_while_the_pool_goes(void **state)
+{
+    (void)state;
+    for (int turn = 0; turn < 20; turn++) {
+        struct bed bed;
+        tercio_view views[40];
+        pthread_t thread;
+        make(&bed, false);
+        for (int i = 0; i < 40; i++) {
+            tercio_block block;
+            assert_int_equal(put(&bed, 1, 100, TERCIO__BLOCK_LENT, &block), 0);
+            assert_int_equal(tercio__view_open(bed.file, &block, &views[i]), 0);
+        }
+        pthread_create(&thread, NULL, close_all, views);
+        tercio__arena_delete(bed.arena);
+        tercio__file_retire(bed.file);
+        tercio__file_unref(bed.file);
+        pthread_join(thread, NULL);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_views_see_data_and_keep_their_writes),
+        cmocka_unit_test(test_returned_in_file),
+        cmocka_unit_test(test_returned_in_heap),
+        cmocka_unit_test(test_held_waits_for_its_owner),
+        cmocka_unit_test(test_pieces_and_filling_in_place),
+        cmocka_unit_test(test_hostile_descriptors),
+        cmocka_unit_test(test_view_outlives_everything),
+        cmocka_unit_test(test_fork_keeps_the_childs_pages),
+        cmocka_unit_test(test_child_doesnt_return_its_parents_views),
+        cmocka_unit_test(test_owner_dies),
+        cmocka_unit_test(test_limits_are_errors),
+        cmocka_unit_test(test_table_of_segments_ends),
+        cmocka_unit_test(test_free_memory_is_given_back),
+        cmocka_unit_test(test_storm_in_file),
+        cmocka_unit_test(test_storm_in_heap),
+        cmocka_unit_test(test_threads_in_file),
+        cmocka_unit_test(test_threads_in_heap),
+        cmocka_unit_test(test_closing_while_the_pool_goes),
+    };
+    make_noise();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

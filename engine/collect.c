@@ -241,7 +241,8 @@ void tercio__pump(tercio_pool *pool)
         if (run->waits && (!tercio__inbox_empty(&run->incoming) || run->wants_room || run->error ||
                            (run->ended && run->n_chunks == 0)))
             tercio__run_ring(run);
-        else if (run->bell_public && !tercio__inbox_empty(&run->incoming))
+        else if (run->bell_public && (!tercio__inbox_empty(&run->incoming) || run->error ||
+                                      ((run->ended || run->stopped) && run->n_chunks == 0)))
             tercio__bell_ring(run->bell);
 }
 

@@ -91,7 +91,7 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
     }
     if (result == 0 && wait_in_pool && (result = tercio__defer(run, message)) == 0)
         result = 1;
-    if (run->options.notify || pool->pending)
+    if (run->options.notify || run->bell_public || pool->pending)
         tercio__arm_keeper(pool);
     if (run->timeout_ns && result == 1)
         tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
@@ -176,7 +176,7 @@ int tercio__run_next(tercio_run *run, double timeout, tercio_result *result)
             return (int)tercio__inbox_take(&run->current, result);
         }
         error = without_result(run);
-        if (pool->pending || run->options.notify)
+        if (pool->pending || run->options.notify || run->bell_public)
             tercio__arm_keeper(pool);
         tercio__unlock(pool);
         if (error != TERCIO_EAGAIN || timeout == 0)

@@ -74,7 +74,7 @@ void tercio__arm_keeper(tercio_pool *pool)
         return;
     atomic_store_explicit(&pool->page->keeper_wants, TERCIO__WANT_ANY, memory_order_seq_cst);
     atomic_thread_fence(memory_order_seq_cst);
-    if (tercio__has_news(pool))
+    if (news_after_announcing(pool))
         tercio__bell_ring(pool->keeper_bell);
 }
 

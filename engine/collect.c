@@ -54,6 +54,21 @@ void tercio__answer(tercio__chunk *chunk, tercio__entry entry, const char *messa
     run->n_active--;
 }
 
+static void answer_abort(tercio__worker *worker, tercio__chunk *chunk)
+{
+    int status = chunk->abort == TERCIO__ABORT_TIMEOUT ? TERCIO_ETIMEDOUT : TERCIO_ECANCELED;
+    tercio__answer(chunk, (tercio__entry){.status = status, .worker = worker->index, .pid = worker->pid},
+                   tercio_error_text(status));
+}
+
+/* The answer of an item that was interrupted: who cancelled it was told so, and what fails because it was interrupted
+ * is no failure of its own. What succeeded just after its time was up may count. */
+static bool is_overruled(const tercio__chunk *chunk, const tercio__record *record)
+{
+    return chunk->abort_item == chunk->done && (chunk->abort == TERCIO__ABORT_CANCEL ||
+                                                (chunk->abort == TERCIO__ABORT_TIMEOUT && record->status));
+}
+
 static void take_result(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
 {
     tercio_pool *pool = worker->pool;
@@ -65,11 +80,14 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
     const unsigned char *payload = bytes + record->n_blocks * sizeof(tercio_block);
     size_t size = record->payload == TERCIO__IN_BLOCK ? 0 : record->payload;
 
-    if (chunk->over || chunk->run == NULL || record->item != chunk->done || record->item >= chunk->n_items) {
+    bool unwanted = chunk->over || chunk->run == NULL || record->item != chunk->done || record->item >= chunk->n_items;
+    if (unwanted || is_overruled(chunk, record)) {
         for (uint32_t i = 0; i < record->n_blocks; i++)
             tercio__block_return(pool->file, &blocks[i]);
         tercio__garbage(pool, payload, size, 1, 0, true);
-        if (!chunk->over && record->item == chunk->done && chunk->done < chunk->n_items)
+        if (!unwanted)
+            answer_abort(worker, chunk);
+        else if (!chunk->over && record->item == chunk->done && chunk->done < chunk->n_items)
             chunk->done++;
         return;
     }
@@ -148,15 +166,9 @@ static void settle_partly_done(tercio__worker *worker, uint64_t sequence)
     tercio__chunk *chunk = &worker->inflight[sequence % TERCIO__SLOTS];
     const tercio_block *blocks = (const tercio_block *)(const void *)tercio__sender_bytes(&worker->sender, sequence);
 
-    if (chunk->abort != TERCIO__ABORT_NO && chunk->abort_item == chunk->done && chunk->run) {
-        if (chunk->abort != TERCIO__ABORT_DROP)
-            tercio__answer(chunk,
-                           (tercio__entry){.status = chunk->abort == TERCIO__ABORT_TIMEOUT ? TERCIO_ETIMEDOUT
-                                                                                           : TERCIO_ECANCELED,
-                                           .worker = worker->index,
-                                           .pid = worker->pid},
-                           tercio_error_text(chunk->abort == TERCIO__ABORT_TIMEOUT ? TERCIO_ETIMEDOUT : TERCIO_ECANCELED));
-    }
+    if (chunk->abort != TERCIO__ABORT_NO && chunk->abort_item == chunk->done && chunk->run &&
+        chunk->abort != TERCIO__ABORT_DROP)
+        answer_abort(worker, chunk);
     bool wanted = chunk->run && !chunk->run->stopped && !pool->closing && chunk->abort != TERCIO__ABORT_DROP;
     if (chunk->done < chunk->n_items && wanted) {
         chunk->abort = TERCIO__ABORT_NO;

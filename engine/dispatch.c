@@ -443,7 +443,8 @@ void tercio__balance(tercio_pool *pool)
         for (uint64_t left = most / 2, s = loaded->sender.tail; left > 0 && s-- > loaded->sender.reclaimed;) {
             tercio__chunk *chunk = &loaded->inflight[s % TERCIO__SLOTS];
             /* Where input is still to come, that will reach the idle one sooner. */
-            if (chunk->over || chunk->run->options.in_turn || !(chunk->run->ended || chunk->run->options.notify))
+            if (chunk->over || chunk->run == NULL || chunk->run->options.in_turn ||
+                !(chunk->run->ended || chunk->run->options.notify))
                 continue;
             if (!tercio__sender_revoke(&loaded->sender, s))
                 break; /* and all before it are taken too */

@@ -186,9 +186,9 @@ static inline int task_stuck(tercio_call *call, tercio_bytes in, void *out)
 static inline int count_init(tercio_call *call, void **state)
 {
     const char *how = getenv("FACE_TEST_INIT");
-    counter *made = malloc(sizeof *made);
+    static _Thread_local counter mine; /* exit, which would free it, doesn't run when a pool is just closed */
+    counter *made = &mine;
     if (how && strcmp(how, "fail") == 0) {
-        free(made);
         return tercio_fail(call, 5, "init of worker %u does not want to", tercio_worker_id(call));
     }
     made->magic = 4711;
@@ -202,7 +202,6 @@ static inline int count_exit(tercio_call *call, void *state)
     const char *how = getenv("FACE_TEST_EXIT");
     counter *made = state;
     int64_t n = made->n, *reply = tercio_reply(call, sizeof n);
-    free(made);
     if (how && strcmp(how, "fail") == 0)
         return tercio_fail(call, 6, "exit does not want to");
     memcpy(reply, &n, sizeof n);

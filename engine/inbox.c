@@ -101,10 +101,16 @@ static void drop_first_page(tercio__inbox *inbox)
     inbox->first = page->next;
     if (inbox->first == NULL)
         inbox->last = NULL;
-    if (page->refs == 0)
+    if (page->refs == 0) {
         free(page);
-    else
-        page->size = 0; /* the last release frees it */
+        return;
+    }
+    page->size = 0; /* the last release frees it, or the end of the run */
+    page->previous = NULL;
+    page->next = inbox->read;
+    if (page->next)
+        page->next->previous = page;
+    inbox->read = page;
 }
 
 static void take_trouble(tercio_result *result, const unsigned char *at)
@@ -161,9 +167,15 @@ void tercio__inbox_release(tercio__inbox *inbox, tercio_result *result)
     if (page == NULL)
         return;
     result->internal = NULL;
-    (void)inbox;
-    if (--page->refs == 0 && page->size == 0)
-        free(page);
+    if (--page->refs > 0 || page->size > 0)
+        return;
+    if (page->previous)
+        page->previous->next = page->next;
+    else
+        inbox->read = page->next;
+    if (page->next)
+        page->next->previous = page->previous;
+    free(page);
 }
 
 void tercio__inbox_clear(tercio__inbox *inbox, void (*drop)(void *user, tercio_result *), void *user)
@@ -173,5 +185,14 @@ void tercio__inbox_clear(tercio__inbox *inbox, void (*drop)(void *user, tercio_r
         if (drop)
             drop(user, &result);
         tercio__inbox_release(inbox, &result);
+    }
+}
+
+void tercio__inbox_end(tercio__inbox *inbox)
+{
+    while (inbox->read) {
+        tercio__inbox_page *page = inbox->read;
+        inbox->read = page->next;
+        free(page);
     }
 }

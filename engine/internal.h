@@ -79,7 +79,7 @@ struct tercio__worker {
 
 /* Results on their way to the caller: pages of entries. Filled under the lock, then handed over whole. */
 struct tercio__inbox_page {
-    tercio__inbox_page *next;
+    tercio__inbox_page *next, *previous;
     size_t used, size, read;
     size_t refs;                /* entries handed out and not released */
     _Alignas(16) unsigned char bytes[];
@@ -87,6 +87,7 @@ struct tercio__inbox_page {
 
 typedef struct {
     tercio__inbox_page *first, *last;
+    tercio__inbox_page *read; /* to the end, but with entries that are out */
 } tercio__inbox;
 
 struct tercio_run {
@@ -219,6 +220,8 @@ bool tercio__inbox_take(tercio__inbox *, tercio_result *);
 void tercio__inbox_release(tercio__inbox *, tercio_result *);
 /* Hands every unread entry to `drop` (may be NULL) and frees all but pages that still have entries out. */
 void tercio__inbox_clear(tercio__inbox *, void (*drop)(void *user, tercio_result *), void *user);
+/* ... and those, too: nobody will look at what is out any more. */
+void tercio__inbox_end(tercio__inbox *);
 static inline bool tercio__inbox_empty(const tercio__inbox *inbox) { return inbox->first == NULL; }
 
 /* ---- collect.c: from rings to inboxes --------------------------------------------------------------------------- */

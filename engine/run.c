@@ -168,7 +168,8 @@ int tercio__run_next(tercio_run *run, double timeout, tercio_result *result)
         if (tercio__inbox_empty(&run->incoming))
             tercio__pump(pool);
         if (!tercio__inbox_empty(&run->incoming)) {
-            run->current = run->incoming;
+            run->current.first = run->incoming.first;
+            run->current.last = run->incoming.last;
             run->incoming = (tercio__inbox){0};
             if (run->bell_public)
                 tercio__bell_clear(run->bell);
@@ -301,6 +302,7 @@ void tercio_run_close(tercio_run *run)
         tercio__inbox_clear(&run->current, NULL, NULL);
         tercio__inbox_clear(&run->incoming, NULL, NULL);
     }
+    tercio__inbox_end(&run->current);
     if (run->bell >= 0)
         close(run->bell);
     free(run);

@@ -254,6 +254,10 @@ class MapPlan:
         self.lifespan = worker_lifespan or 0
         self.max_active = min(max_tasks_active or 0, sys.maxsize)
 
+        from tercio.tqdm_utils import check_progress_bar
+
+        self.progress = check_progress_bar(bool(progress_bar), progress_bar_options, progress_bar_style)
+
         self.was_array = _numpy.is_array(iterable_of_args)
         if self.was_array:
             from tercio.utils import apply_numpy_chunking
@@ -261,6 +265,11 @@ class MapPlan:
             iterable_of_args, iterable_len, chunk_size, n_splits = apply_numpy_chunking(
                 iterable_of_args, iterable_len, chunk_size, n_splits, n_jobs
             )
+        try:
+            self.items = iter(iterable_of_args)
+        except TypeError:
+            kind = type(iterable_of_args).__name__
+            raise TypeError(f"iterable_of_args must be iterable, not {kind}") from None
         self.n_tasks = length_of(iterable_of_args, iterable_len)
         # A limit past the machine's words is none: no iterator gets there.
         self.limit = iterable_len if iterable_len is not None and iterable_len <= sys.maxsize else -1
@@ -276,12 +285,3 @@ class MapPlan:
             chunk_size = UNKNOWN_LENGTH_CHUNK
             self.adapt = True
         self.chunk_size = float(min(chunk_size, 2**31 - 1))
-
-        from tercio.tqdm_utils import check_progress_bar
-
-        self.progress = check_progress_bar(bool(progress_bar), progress_bar_options, progress_bar_style)
-        try:
-            self.items = iter(iterable_of_args)
-        except TypeError:
-            kind = type(iterable_of_args).__name__
-            raise TypeError(f"iterable_of_args must be iterable, not {kind}") from None

@@ -1,0 +1,59 @@
+"""What every test of the Python face shares: the start methods, and the proof that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from tercio import WorkerPool
+
+sys.path.insert(0, str(Path(__file__).parent))  # workers import the tests' functions by name
+from support import descendants, descriptors
+
+METHODS = ("fork", "spawn", "forkserver", "threading")
+PROCESS_METHODS = METHODS[:3]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The limit on a test's time is a thread of pytest's, so in here every fork would warn."""
+    config.addinivalue_line("filterwarnings", "ignore:This process forks workers while other threads:RuntimeWarning")
+
+
+@pytest.fixture(params=METHODS)
+def start_method(request: pytest.FixtureRequest) -> str:
+    """Each start method in turn."""
+    return request.param
+
+
+@pytest.fixture(params=PROCESS_METHODS)
+def process_method(request: pytest.FixtureRequest) -> str:
+    """Each start method whose workers are processes."""
+    return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_for_the_process() -> None:
+    """The forkserver and the resource tracker live as long as we do; they shall not count as left behind."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()
+    with WorkerPool(1, start_method="forkserver") as pool:
+        pool.map(abs, [1])
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(kept_for_the_process: None) -> None:
+    """After a test no process, thread or descriptor is left that was not there before it."""
+    gc.collect()
+    processes, threads, files = descendants(os.getpid()), set(threading.enumerate()), descriptors()
+    yield
+    gc.collect()
+    assert descendants(os.getpid()) <= processes
+    left = {thread for thread in threading.enumerate() if thread.is_alive()} - threads
+    assert not left
+    now = descriptors()
+    assert {name: where for name, where in now.items() if name not in files} == {}

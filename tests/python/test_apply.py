@@ -1,0 +1,176 @@
+"""The apply family, under each start method."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+
+import pytest
+import tasks
+from tercio import WorkerPool
+from tercio.async_result import AsyncResult
+
+
+@pytest.fixture
+def pool(start_method):
+    with WorkerPool(2, start_method=start_method) as made:
+        yield made
+
+
+def test_apply(pool):
+    assert pool.apply(tasks.add, (1, 2)) == 3
+    assert pool.apply(tasks.add, 1, {"b": 5}) == 6
+    assert pool.apply(tasks.everything) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"), [((1, 2), (1, 2)), ([1], (1,)), ("ab", ("ab",)), (b"ab", (b"ab",)), (5, (5,)), ({7: 8}, (7,))]
+)
+def test_what_args_means(args, expected):
+    with WorkerPool(1, start_method="threading") as pool:
+        assert pool.apply(tasks.everything, args)[0] == expected
+
+
+def test_async_results(pool):
+    results = [pool.apply_async(tasks.double, i) for i in range(50)]
+    assert all(isinstance(result, AsyncResult) for result in results)
+    assert [result.get(20) for result in results] == [2 * i for i in range(50)]
+    assert all(result.ready() and result.successful() for result in results)
+    assert results[0].get() == 0
+
+
+def test_too_early(pool):
+    result = pool.apply_async(tasks.slowly, (1, 1))
+    assert not result.ready()
+    with pytest.raises(ValueError, match="is not ready"):
+        result.successful()
+    with pytest.raises(TimeoutError):
+        result.get(0.01)
+    with pytest.raises(multiprocessing.TimeoutError):
+        result.get(timeout=0)
+    result.wait(20)
+    assert result.successful()
+    assert result.get() == 1
+
+
+def test_a_failed_task_touches_no_other(pool):
+    results = [pool.apply_async(tasks.reciprocal, i) for i in range(4)]
+    with pytest.raises(ZeroDivisionError):
+        results[0].get(20)
+    assert not results[0].successful()
+    assert [result.get(20) for result in results[1:]] == [1.0, 0.5, 1 / 3]
+
+
+def test_a_dead_worker_fails_its_task_alone(process_method):
+    from tercio.exception import WorkerDiedError
+
+    with WorkerPool(2, start_method=process_method) as pool:
+        bad = pool.apply_async(tasks.die, 1)
+        good = [pool.apply_async(tasks.double, i) for i in range(10)]
+        with pytest.raises(WorkerDiedError):
+            bad.get(20)
+        assert [result.get(20) for result in good] == [2 * i for i in range(10)]
+
+
+def test_callbacks_have_run_before_get_returns(pool):
+    seen, failed = [], []
+    good = pool.apply_async(tasks.double, 4, callback=seen.append, error_callback=failed.append)
+    assert good.get(20) == 8
+    assert seen == [8]
+    bad = pool.apply_async(tasks.fail, 4, callback=seen.append, error_callback=failed.append)
+    with pytest.raises(ValueError, match="no good"):
+        bad.get(20)
+    assert [type(error) for error in failed] == [ValueError]
+    assert seen == [8]
+
+
+def test_callbacks_run_though_nobody_waits(pool):
+    done = threading.Event()
+    pool.apply_async(tasks.double, 4, callback=lambda _: done.set())
+    assert done.wait(20)
+
+
+def test_a_callback_that_raises_stops_nothing(pool, monkeypatch):
+    reports = []
+    monkeypatch.setattr("sys.unraisablehook", reports.append)
+    result = pool.apply_async(tasks.double, 4, callback=lambda _: 1 / 0)
+    assert result.get(20) == 8
+    assert [report.exc_type for report in reports] == [ZeroDivisionError]
+    del reports[:]
+
+
+def test_stop_and_join_waits_for_all(pool):
+    results = [pool.apply_async(tasks.slowly, (i, 0.02)) for i in range(10)]
+    pool.stop_and_join()
+    assert [result.get() for result in results] == list(range(10))
+    assert pool.apply(tasks.double, 1) == 2
+
+
+def test_stop_and_join_may_keep_the_workers(process_method):
+    with WorkerPool(1, start_method=process_method) as pool:
+        first = pool.apply(tasks.where_am_i, 1)
+        pool.stop_and_join(keep_alive=True)
+        assert pool.apply(tasks.where_am_i, 1) == first
+
+
+def test_init_and_exit_of_the_first_apply_stay(start_method):
+    with WorkerPool(1, use_worker_state=True, start_method=start_method) as pool:
+        first = {"worker_init": tasks.init_state, "worker_exit": tasks.exit_state}
+        assert pool.apply(tasks.with_state, 1, **first) == 101
+        assert pool.apply(tasks.with_state, 1) == 102
+        pool.stop_and_join()
+        assert pool.get_exit_results() == [102]
+
+
+def test_results_of_a_terminated_pool_raise_at_once(pool):
+    result = pool.apply_async(tasks.slowly, (1, 30))
+    pool.terminate()
+    with pytest.raises(RuntimeError, match="Pool was terminated"):
+        result.get()
+    assert pool.apply(tasks.double, 1) == 2
+
+
+def test_cancel(pool):
+    blockers = [pool.apply_async(tasks.slowly, (i, 0.3)) for i in range(2)]
+    queued = [pool.apply_async(tasks.slowly, (i, 0)) for i in range(20)]
+    assert queued[-1].cancel()
+    with pytest.raises(Exception, match="cancel"):
+        queued[-1].get(20)
+    assert [result.get(20) for result in blockers + queued[:-1]] == [0, 1, *range(19)]
+    assert not blockers[0].cancel()
+
+
+def test_a_map_after_apply_keeps_the_workers(pool):
+    assert pool.apply(tasks.double, 1) == 2
+    assert pool.map(tasks.double, range(5)) == [0, 2, 4, 6, 8]
+    assert pool.apply(tasks.double, 2) == 4
+
+
+def test_on_error_return(pool):
+    assert isinstance(pool.apply(tasks.fail, 1, on_error="return"), ValueError)
+
+
+def test_apply_from_many_threads(pool):
+    results = {}
+
+    def work(name):
+        results[name] = [pool.apply(tasks.add, (name, i)) for i in range(20)]
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == {name: [name + i for i in range(20)] for name in range(4)}
+
+
+def test_asyncio(pool):
+    import asyncio
+
+    async def both():
+        return await asyncio.gather(*(as_coroutine(pool.apply_async(tasks.double, i)) for i in range(5)))
+
+    async def as_coroutine(result):
+        return await result
+
+    assert asyncio.run(asyncio.wait_for(both(), 20)) == [0, 2, 4, 6, 8]

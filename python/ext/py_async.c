@@ -334,11 +334,15 @@ static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double time
     unsigned long me = PyThread_get_thread_ident();
     double deadline = timeout < 0 ? -1 : core_now() + timeout;
     int result = 0;
+    if (!satisfied(at, a) && pool_is_foreign(pool)) {
+        error_raise(pool->env.st, NULL, TERCIO_EFORKED);
+        return WAIT_RAISED;
+    }
     Py_INCREF(pool); /* `at` is the pool's */
     while (!satisfied(at, a)) {
         double left = -1;
         if (at->run == NULL) { /* closed under us: those who are pending have been failed, or are about to be */
-            error_raise(pool->env.st, NULL, pool_is_foreign(pool) ? TERCIO_EFORKED : TERCIO_ECLOSED);
+            error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
             result = WAIT_RAISED;
             break;
         }
@@ -434,13 +438,13 @@ void async_pool_closes(PoolObject *pool, bool drain)
             PyErr_Clear();
         tercio_run *run = at->run;
         at->run = NULL;
-        if (run != NULL)
+        if (run != NULL && drain)
             tercio_run_close(run);
     }
-    if (drain) {
-        error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
-        fail_pending(pool, NULL);
-    }
+    if (!drain) /* in a forked child: those who waited are not here */
+        return;
+    error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
+    fail_pending(pool, NULL);
     for (apply_run *at = pool->applies; at != NULL; at = at->next)
         for (waiter *w = at->waiters; w != NULL; w = w->next)
             wake(w);

@@ -335,10 +335,9 @@ static void pool_close(PoolObject *self)
     self->closing = true;
     PyObject *raised = core_take_exception();
     tercio_pool *engine = self->engine;
-    if (pool_is_foreign(self)) {
+    if (pool_is_foreign(self)) { /* nothing of it is this process's own but some memory, which stays as it is */
         self->engine = NULL;
         async_pool_closes(self, false);
-        tercio_close(engine);
     } else {
         if (self->method == TERCIO_THREADING)
             worker_interrupt_threads(self->env.st, self, NULL, UINT64_MAX);

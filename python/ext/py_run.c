@@ -164,7 +164,7 @@ static void stop(RunObject *r)
     tercio_run *run = r->run;
     r->run = NULL;
     unlist(r);
-    if (run != NULL)
+    if (run != NULL && !pool_is_foreign(r->pool))
         tercio_run_close(run);
     drop_pending(r);
     Py_CLEAR(r->items);
@@ -316,11 +316,14 @@ static int fill(RunObject *r)
         if (done == 0) {
             r->message_items++;
             /* Kept for the text of an error, unless it is large. */
-            if (!threading && e->n_parts == parts && window_reach(&r->arguments, index) == 0)
-                *window_at(&r->arguments, index) = item;
-            else
+            if (threading || e->n_parts != parts) {
                 Py_DECREF(item);
-            PyErr_Clear();
+            } else if (window_reach(&r->arguments, index) == 0) {
+                *window_at(&r->arguments, index) = item;
+            } else {
+                PyErr_Clear();
+                Py_DECREF(item);
+            }
             continue;
         }
         Py_DECREF(item);

@@ -41,11 +41,9 @@ def require(serializer: str) -> ModuleType:
 
 def main_has_name() -> bool:
     """Whether a fresh worker can run this program's main module, and so find by name what it defines."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return spec.name != "__main__" and not spec.name.endswith(".__main__")
-    return getattr(main, "__file__", None) is not None
+    from tercio._worker import main_module
+
+    return bool(main_module())
 
 
 def _plain(obj: object, buffers: list[Any]) -> bytes:
@@ -101,14 +99,16 @@ def dump_call(call: CallTuple, serializer: str, method: str) -> list[Any]:
             return [require("dill").dumps(call, protocol=PROTOCOL)]
         except Exception as error:
             raise _cannot_send(call, serializer, error) from error
-    if serializer == "cloudpickle" or (method in _FRESH and not main_has_name()):
+    # What was typed into a nameless main module is known there by name only to who was forked after it.
+    if serializer == "cloudpickle" or (not main_has_name() and (method in _FRESH or not _all_elsewhere(call))):
         try:
             data = _by_value(call, buffers)
         except Exception as error:
             raise _cannot_send(call, "cloudpickle", error) from error
         if data is not None:
             return [data, *buffers]
-        _refuse_nameless(call)
+        if method in _FRESH:
+            _refuse_nameless(call)
     try:
         return [_plain(call, buffers), *buffers]
     except Exception as error:
@@ -240,7 +240,7 @@ def dump_shared(obj: object, serializer: str, method: str) -> list[Any]:
 def load_shared(parts: Sequence[Any], serializer: str) -> Any:
     """What ``dump_shared`` packed; arrays in it lie in the buffers that all workers share, copied where written."""
     if serializer == "dill":
-        require("dill")  # plain pickle reads dill's output once dill's own names are there
+        return require("dill").loads(parts[0], buffers=parts[1:])
     return pickle.loads(parts[0], buffers=parts[1:])
 
 
@@ -264,7 +264,8 @@ def _add_reducers(pickler: Any, method: str) -> None:
     import copyreg
 
     table = collections.ChainMap({}, reduction.ForkingPickler._extra_reducers)
-    table.maps.append(getattr(type(pickler), "dispatch_table", copyreg.dispatch_table))
+    by_value = type(pickler) is not pickle.Pickler  # then its type has a table of its own
+    table.maps.append(type(pickler).dispatch_table if by_value else copyreg.dispatch_table)
     synchronize = sys.modules.get("multiprocessing.synchronize")
     if synchronize is not None:
 

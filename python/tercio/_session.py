@@ -202,6 +202,7 @@ class Session:
             self.drop()
             return self._exit_results
         kept = self._exit_results
+        self._note_stats(core)
         try:
             core.finish()
         finally:

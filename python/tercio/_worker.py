@@ -83,7 +83,7 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     }
     if method == "forkserver":
         data["environment"] = {**os.environ}
-    data.update(_main_module())
+    data.update(main_module())
     data.update(_multiprocessing())
     parts: list[Any] = [pickle.dumps(data, protocol=5)]
     if shared_objects is not None:
@@ -93,7 +93,8 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     return parts
 
 
-def _main_module() -> dict[str, Any]:
+def main_module() -> dict[str, Any]:
+    """How a fresh worker can run this program's main module, and so find by name what it defines; empty: it can't."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None:

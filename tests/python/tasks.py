@@ -174,7 +174,7 @@ def locked_increment(shared, _):
     lock, counter = shared
     with lock:
         counter.value += 1
-    return None
+    return
 
 
 def process_facts(_):
@@ -209,3 +209,23 @@ def array_double(rows):
 
 def environment(name):
     return os.environ.get(name), os.getcwd()
+
+
+def append_to(box, value):
+    box.append(value)
+
+
+def wait_for_all(barrier, value):
+    barrier.wait(20)
+    return value
+
+
+def affinity(_):
+    return os.sched_getaffinity(0)
+
+
+class Counter:
+    base = 0
+
+    def plus(self, value):
+        return self.base + value

@@ -122,6 +122,7 @@ def test_init_and_exit_of_the_first_apply_stay(start_method):
         assert pool.get_exit_results() == [102]
 
 
+@pytest.mark.leaves_threads
 def test_results_of_a_terminated_pool_raise_at_once(pool):
     result = pool.apply_async(tasks.slowly, (1, 30))
     pool.terminate()

@@ -11,7 +11,14 @@ from tercio import cpu_count, usable_cpu_count, utils
 
 @pytest.mark.parametrize(
     ("n", "size", "expected"),
-    [(10, 2.5, [3, 2, 3, 2]), (10, 3, [3, 3, 3, 1]), (10, 1, [1] * 10), (3, 10, [3]), (0, 2, []), (7, 1.5, [2, 1, 2, 1, 1])],
+    [
+        (10, 2.5, [3, 2, 3, 2]),
+        (10, 3, [3, 3, 3, 1]),
+        (10, 1, [1] * 10),
+        (3, 10, [3]),
+        (0, 2, []),
+        (7, 1.5, [2, 1, 2, 1, 1]),
+    ],
 )
 def test_chunk_size(n, size, expected):
     chunks = list(utils.chunk_tasks(range(n), chunk_size=size))
@@ -19,7 +26,9 @@ def test_chunk_size(n, size, expected):
     assert [task for chunk in chunks for task in chunk] == list(range(n))
 
 
-@pytest.mark.parametrize(("n", "splits", "expected"), [(10, 3, [4, 3, 3]), (3, 5, [1, 1, 1]), (7, 2, [4, 3]), (0, 4, [])])
+@pytest.mark.parametrize(
+    ("n", "splits", "expected"), [(10, 3, [4, 3, 3]), (3, 5, [1, 1, 1]), (7, 2, [4, 3]), (0, 4, [])]
+)
 def test_n_splits(n, splits, expected):
     assert [len(chunk) for chunk in utils.chunk_tasks(range(n), n_splits=splits)] == expected
 

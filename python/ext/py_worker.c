@@ -273,6 +273,24 @@ static int commit(worker *w, CallObject *c, int status)
     return error;
 }
 
+/* Takes the reference of an item out of its message: whoever looks there now finds none, so that what the engine drops
+ * and what this thread runs are never the same. A thread that doesn't listen is left behind: the engine says stop (A)
+ * and then copies the words of the message (B); here the word is taken (C) before looking for the stop (D). If D misses
+ * A, then C came before B. If it doesn't, the word goes back, and the worst is a reference that nobody drops. */
+static bool take_reference(worker *w, const tercio_chunk *chunk, uint32_t i, PyObject **item, bool *explicit_arguments)
+{
+    uintptr_t *at = (uintptr_t *)(uintptr_t)chunk->message.data + i;
+    uintptr_t word = __atomic_exchange_n(at, 0, __ATOMIC_SEQ_CST);
+    if (tercio_stopping(w->call)) {
+        __atomic_store_n(at, word, __ATOMIC_SEQ_CST);
+        return false;
+    }
+    *item = reference_at(&word, 0, explicit_arguments);
+    if (*item == NULL)
+        PyErr_SetString(PyExc_RuntimeError, "the task was given to another worker");
+    return true;
+}
+
 static int host_run(void *user, tercio_call *call, const tercio_chunk *chunk)
 {
     (void)user;
@@ -291,7 +309,8 @@ static int host_run(void *user, tercio_call *call, const tercio_chunk *chunk)
         if (w->threading) {
             if (i < chunk->skip)
                 continue;
-            item = reference_at(chunk->message.data, i, &explicit_arguments);
+            if (!take_reference(w, chunk, i, &item, &explicit_arguments))
+                break;
         } else {
             bool whole = cursor_next(&cursor, &f);
             if (i < chunk->skip) {
@@ -435,8 +454,8 @@ static void host_drop(void *user, tercio_bytes message, uint32_t n_items, uint32
     if (is_answer)
         Py_DECREF(reference_at(message.data, 0, &flag));
     else
-        for (uint32_t i = skip; i < n_items; i++)
-            Py_DECREF(reference_at(message.data, i, &flag));
+        for (uint32_t i = skip; i < n_items; i++) /* NULL: a worker has taken it */
+            Py_XDECREF(reference_at(message.data, i, &flag));
     PyGILState_Release(gil);
 }
 

@@ -50,7 +50,7 @@ void tercio__answer(tercio__chunk *chunk, tercio__entry entry, const char *messa
     if (tercio__inbox_add(&run->incoming, &entry, NULL, NULL, message))
         run->error = TERCIO_ENOMEM;
     chunk->done++;
-    chunk->attempts = 1;
+    chunk->attempts = 0; /* the next item was never begun */
     run->n_active--;
 }
 
@@ -172,6 +172,8 @@ static void settle_partly_done(tercio__worker *worker, uint64_t sequence)
     bool wanted = chunk->run && !chunk->run->stopped && !pool->closing && chunk->abort != TERCIO__ABORT_DROP;
     if (chunk->done < chunk->n_items && wanted) {
         chunk->abort = TERCIO__ABORT_NO;
+        if (chunk->attempts) /* the worker left between two items: it did not begin this one */
+            chunk->attempts--;
         if (tercio__requeue(worker, sequence, true) == 0)
             return;
         chunk->run->error = TERCIO_ENOMEM;

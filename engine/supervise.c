@@ -239,11 +239,12 @@ static void settle_messages(tercio__worker *worker, const tercio__exit *how)
         if (chunk->over)
             continue;
         bool unseen = tercio__sender_revoke(sender, s);
-        if (!unseen && running && chunk->run)
+        bool began = !unseen && running && chunk->done < chunk->n_items; /* killed behind its last answer, it ran none */
+        if (began && chunk->run)
             settle_victim(worker, chunk, how);
         bool wanted = !chunk->over && chunk->run && !chunk->run->stopped && !pool->closing && !pool->failure &&
                       chunk->abort != TERCIO__ABORT_DROP && chunk->done < chunk->n_items;
-        if (wanted && unseen)
+        if (wanted && !began && chunk->attempts)
             chunk->attempts--;
         if (wanted && tercio__requeue(worker, s, !unseen) == 0)
             continue;

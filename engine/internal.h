@@ -154,7 +154,7 @@ struct tercio_pool {
     tercio__range *dead_ranges; /* segments of workers that died */
     size_t n_dead_ranges;
     _Atomic uint64_t blocks_out; /* large parts of results that were neither taken nor released */
-    bool closing, finishing, abandoned;
+    bool closing, finishing;
     int failure;                /* why the pool can't go on; 0: it can */
     tercio__inbox failures;     /* the first one, for tercio_failure */
     tercio_result failure_result;

@@ -323,7 +323,7 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
     uint64_t deadline = timeout > 0 ? tercio__deadline(timeout) : 0;
     int result = 0;
     tercio__lock(pool);
-    while (result == 0 && !pool->closing && pool->n_live > 0) {
+    while (result == 0 && !pool->closing && (pool->n_live > 0 || (busy(pool) && !pool->failure))) {
         tercio__pump(pool);
         if (!busy(pool)) {
             pool->finishing = true;
@@ -391,34 +391,24 @@ static void end_workers(tercio_pool *pool)
     tercio__unlock(pool);
 }
 
-static void free_memory(tercio_pool *pool, bool ours)
+static void free_memory(tercio_pool *pool)
 {
-    /* A thread that was left behind still uses its channel, the page and the bells. */
-    bool keep = pool->abandoned;
-    for (unsigned i = 0; ours && !keep && pool->workers && pool->starter && !pool->starter->processes &&
-                         i < pool->n_workers;
-         i++)
-        free(pool->workers[i].sender.map.words);
-    if (pool->starter && pool->starter->processes && ours) {
-        if (pool->channels)
-            tercio__shm_unmap(pool->channels, (size_t)pool->channels_bytes);
-        if (pool->page)
-            tercio__shm_unmap(pool->page, TERCIO__PAGE_BYTES);
-    } else if (!keep && pool->starter && !pool->starter->processes) {
+    bool processes = pool->starter && pool->starter->processes;
+    if (processes && pool->channels)
+        tercio__shm_unmap(pool->channels, (size_t)pool->channels_bytes);
+    if (processes && pool->page)
+        tercio__shm_unmap(pool->page, TERCIO__PAGE_BYTES);
+    else
         free(pool->page);
-    }
-    if (!keep)
-        tercio__arena_delete(pool->arena);
-    if (pool->file && !keep) {
+    tercio__arena_delete(pool->arena);
+    if (pool->file) {
         tercio__file_retire(pool->file);
         tercio__file_unref(pool->file);
     }
-    if (!keep) {
-        if (pool->caller_bell >= 0)
-            close(pool->caller_bell);
-        if (pool->keeper_bell >= 0)
-            close(pool->keeper_bell);
-    }
+    if (pool->caller_bell >= 0)
+        close(pool->caller_bell);
+    if (pool->keeper_bell >= 0)
+        close(pool->keeper_bell);
     if (pool->set >= 0)
         close(pool->set);
     free(pool->dead_ranges);
@@ -440,8 +430,6 @@ void tercio_close(tercio_pool *pool)
     tercio__keeper_stop(pool);
     if (pool->started && pool->workers)
         end_workers(pool);
-    if (pool->starter && pool->starter->close && pool->starter_data)
-        pool->starter->close(pool);
     tercio__lock(pool);
     while (pool->runs) {
         tercio_run *run = pool->runs;
@@ -455,7 +443,13 @@ void tercio_close(tercio_pool *pool)
     if (pool->failure_taken)
         tercio__inbox_release(&pool->failures, &pool->failure_result);
     tercio__inbox_clear(&pool->failures, NULL, NULL);
-    free_memory(pool, true);
+    if (pool->starter && pool->starter->release && pool->workers)
+        for (unsigned i = 0; i < pool->n_workers; i++)
+            if (pool->workers[i].sender.map.words)
+                pool->starter->release(&pool->workers[i]);
+    if (pool->starter && pool->starter->close && pool->starter_data)
+        pool->starter->close(pool);
+    free_memory(pool);
 }
 
 /* ---- For people --------------------------------------------------------------------------------------------------------------- */

@@ -16,6 +16,18 @@ int tercio__run_check(const tercio_run *run)
     return tercio__is_ours(run->pool) ? 0 : TERCIO_EFORKED;
 }
 
+/* The shortest that a run which is open asks for. */
+static void tell_lifespan(tercio_pool *pool)
+{
+    uint32_t least = 0;
+    for (const tercio_run *run = pool->runs; run; run = run->next)
+        if (run->options.lifespan && (least == 0 || run->options.lifespan < least))
+            least = run->options.lifespan;
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        if (pool->workers[i].sender.map.words)
+            atomic_store_explicit(&pool->workers[i].sender.map.words->lifespan, least, memory_order_relaxed);
+}
+
 int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_context, const tercio_map_options *options,
                     tercio_run **out)
 {
@@ -43,10 +55,7 @@ int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_con
         if (run->next)
             run->next->previous = run;
         pool->runs = run;
-        if (run->options.lifespan || run->options.retries)
-            for (unsigned i = 0; i < pool->n_workers; i++)
-                atomic_store_explicit(&pool->workers[i].sender.map.words->lifespan, run->options.lifespan,
-                                      memory_order_relaxed);
+        tell_lifespan(pool);
     }
     tercio__unlock(pool);
     if (error)
@@ -296,6 +305,8 @@ void tercio_run_close(tercio_run *run)
         tercio__drop_inbox(pool, &run->current);
         tercio__drop_inbox(pool, &run->incoming);
         tercio__run_orphan(run);
+        if (run->options.lifespan)
+            tell_lifespan(pool);
         tercio__unlock(pool);
         tercio__drop_garbage(pool);
     } else {

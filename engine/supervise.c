@@ -84,13 +84,20 @@ static uint64_t grace_ns(const tercio_pool *pool)
 void tercio__leave_thread(tercio__worker *worker)
 {
     tercio__exit unknown = {.code = -1};
-    worker->pool->abandoned = true;
     atomic_store_explicit(&worker->sender.map.words->stop, TERCIO__STOP_NOW, memory_order_release);
     pthread_detach(worker->thread);
     worker->thread_runs = false;
-    worker->starter_data = NULL; /* the thread's to read for as long as it runs */
     tercio__worker_gone(worker, &unknown);
-    worker->sender.map.words = NULL; /* start_missing makes another */
+    /* Whoever looks for news looks at a channel where none can come. Without memory for it, the old one stays until
+     * the next start. */
+    void *empty = aligned_alloc(64, (size_t)worker->pool->channel_bytes);
+    if (empty) {
+        worker->pool->starter->release(worker);
+        tercio__channel_at(&worker->sender.map, empty, worker->pool->page->ring_bytes);
+        tercio__channel_reset(&worker->sender.map, worker->index, 0);
+        worker->sender.tail = worker->sender.reclaimed = 0;
+        atomic_store_explicit(&worker->sender.up_read, 0, memory_order_relaxed);
+    }
 }
 
 static void kill_worker(tercio__worker *worker)
@@ -354,7 +361,9 @@ static int new_channel(tercio__worker *worker)
 {
     tercio_pool *pool = worker->pool;
     tercio__sender *sender = &worker->sender;
-    uint32_t lifespan = 0;
+    uint32_t lifespan = sender->map.words ? LOAD(sender->map.words->lifespan, relaxed) : 0;
+    if (sender->map.words && pool->starter->release)
+        pool->starter->release(worker);
     if (sender->map.words == NULL) {
         void *memory = pool->channels + worker->index * pool->channel_bytes;
         if (!pool->starter->processes) {
@@ -363,8 +372,6 @@ static int new_channel(tercio__worker *worker)
                 return TERCIO_ENOMEM;
         }
         tercio__channel_at(&sender->map, memory, pool->page->ring_bytes);
-    } else {
-        lifespan = LOAD(sender->map.words->lifespan, relaxed);
     }
     tercio__channel_reset(&sender->map, worker->index, (uint32_t)worker->restarts);
     sender->tail = sender->reclaimed = sender->down_used = sender->down_freed = 0;

@@ -26,6 +26,8 @@ typedef struct tercio__starter {
     /* Tells how a worker ended. Never blocks, but for the last instructions of a thread. Returns: 0; TERCIO_EAGAIN
      * while it lives. */
     int (*collect)(tercio__worker *, tercio__exit *);
+    /* The pool doesn't look at the worker's channel any more; NULL where channels are the pool's memory. */
+    void (*release)(tercio__worker *);
     /* The descriptor of tercio_pool.starter_event is readable; may be NULL. */
     void (*event)(tercio_pool *);
     /* After the last worker; may be NULL. */

@@ -1,25 +1,89 @@
 /* SPDX-License-Identifier: MIT
  *
- * threading: a worker is a thread of this process. Its channel lies in the heap; it can be asked to stop, but not
- * killed: one that doesn't listen is left behind, with the memory that it uses.
+ * threading: a worker is a thread of this process. Its channel lies in the heap. It can be asked to stop, but not
+ * killed: one that doesn't listen is left behind, and what it uses is freed when it ends after all.
+ *
+ *     commons    the pool's page, bells and file: one reference for the pool, one for each thread
+ *     life       a thread's channel: one reference for the thread, one for the pool as long as it looks at it
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "start.h"
 
+typedef struct {
+    _Atomic uint32_t refs;
+    tercio__page *page;
+    tercio__file *file;
+    int caller_bell, keeper_bell;
+} commons;
+
+typedef struct {
+    _Atomic uint32_t refs;
+    tercio__worker_start start;
+    commons *commons;
+} life;
+
+static void drop_commons(commons *c)
+{
+    if (atomic_fetch_sub(&c->refs, 1) != 1)
+        return;
+    tercio__file_unref(c->file);
+    close(c->caller_bell);
+    close(c->keeper_bell);
+    free(c->page);
+    free(c);
+}
+
+static void drop_life(life *l)
+{
+    if (atomic_fetch_sub(&l->refs, 1) != 1)
+        return;
+    free(l->start.channel);
+    free(l);
+}
+
 static void *live(void *data)
 {
-    tercio__worker_live(data);
+    life *mine = data;
+    commons *c = mine->commons;
+    tercio__worker_live(&mine->start);
+    drop_life(mine);
+    drop_commons(c);
     return NULL;
+}
+
+static int open_commons(tercio_pool *pool)
+{
+    commons *c = malloc(sizeof *c);
+    if (c == NULL)
+        return TERCIO_ENOMEM;
+    *c = (commons){.page = pool->page,
+                   .file = tercio__file_ref(pool->file),
+                   .caller_bell = pool->caller_bell,
+                   .keeper_bell = pool->keeper_bell};
+    atomic_init(&c->refs, 1);
+    pool->starter_data = c;
+    return 0;
+}
+
+static void close_commons(tercio_pool *pool)
+{
+    drop_commons(pool->starter_data);
+    pool->starter_data = NULL;
+    pool->page = NULL;
+    pool->caller_bell = pool->keeper_bell = -1;
 }
 
 static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
-    tercio__worker_start *begin = malloc(sizeof *begin);
-    if (begin == NULL)
+    commons *c = pool->starter_data;
+    life *new = malloc(sizeof *new);
+    if (new == NULL)
         return TERCIO_ENOMEM;
-    *begin = (tercio__worker_start){
+    new->commons = c;
+    new->start = (tercio__worker_start){
         .file = pool->file,
         .page = pool->page,
         .channel = worker->sender.map.words,
@@ -29,12 +93,15 @@ static int start(tercio__worker *worker, tercio__started *made)
         .caller_bell = pool->caller_bell,
         .keeper_bell = pool->keeper_bell,
     };
-    if (pthread_create(&made->thread, NULL, live, begin)) {
-        free(begin);
+    atomic_init(&new->refs, 2);
+    atomic_fetch_add(&c->refs, 1);
+    if (pthread_create(&made->thread, NULL, live, new)) {
+        free(new);
+        drop_commons(c);
         return TERCIO_ESYSTEM;
     }
     made->thread_runs = true;
-    made->data = begin;
+    made->data = new;
     return 0;
 }
 
@@ -45,10 +112,19 @@ static int collect(tercio__worker *worker, tercio__exit *how)
     if (worker->thread_runs)
         pthread_join(worker->thread, NULL); /* it has said its last word: a few instructions are left */
     worker->thread_runs = false;
-    free(worker->starter_data);
-    worker->starter_data = NULL;
     *how = (tercio__exit){0};
     return 0;
 }
 
-const tercio__starter tercio__threading_starter = {.start = start, .collect = collect};
+static void release(tercio__worker *worker)
+{
+    if (worker->starter_data)
+        drop_life(worker->starter_data);
+    else
+        free(worker->sender.map.words); /* no thread was ever made for it */
+    worker->starter_data = NULL;
+    worker->sender.map.words = NULL;
+}
+
+const tercio__starter tercio__threading_starter = {
+    .open = open_commons, .start = start, .collect = collect, .release = release, .close = close_commons};

@@ -47,7 +47,8 @@ static PyObject *collector_call(PyObject *self, PyObject *args, PyObject *Py_UNU
     const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer);
     if (view == NULL)
         return NULL;
-    if (e->in_band || (size_t)view->len < CODEC_LARGE || e->n_parts > CODEC_MOST_BUFFERS || !PyBuffer_IsContiguous(view, 'A'))
+    if (e->in_band || (size_t)view->len < CODEC_LARGE || e->n_parts > CODEC_MOST_BUFFERS ||
+        !PyBuffer_IsContiguous(view, 'A'))
         Py_RETURN_TRUE;
     if (add_part(e, view->buf, (size_t)view->len, buffer) < 0)
         return NULL;
@@ -417,8 +418,8 @@ static PyObject *decode_large(const decoder *d, char tag)
     if (buffer == NULL)
         return NULL;
     if (PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) == 0) {
-        result = tag == 'S' ? PyUnicode_DecodeUTF8(view.buf, view.len, NULL)
-                            : PyBytes_FromStringAndSize(view.buf, view.len);
+        result =
+            tag == 'S' ? PyUnicode_DecodeUTF8(view.buf, view.len, NULL) : PyBytes_FromStringAndSize(view.buf, view.len);
         PyBuffer_Release(&view);
     }
     Py_DECREF(buffer);

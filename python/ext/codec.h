@@ -28,21 +28,21 @@
 
 #include "core.h"
 
-#define CODEC_LARGE ((size_t)32 * 1024)     /* from here on a buffer of its own */
-#define CODEC_MOST_BUFFERS 512u             /* of one value; more stay in the pickle */
+#define CODEC_LARGE ((size_t)32 * 1024) /* from here on a buffer of its own */
+#define CODEC_MOST_BUFFERS 512u         /* of one value; more stay in the pickle */
 #define CODEC_FRAME ((size_t)8)
 #define CODEC_EXPLICIT UINT32_C(0x80000000) /* in a frame: the value is (args, kwargs), not an element */
 
 struct encoder {
     core_state *st;
     int serializer;
-    bool in_band;               /* no buffers beside the head, however large */
-    unsigned char *data;        /* heads */
+    bool in_band;        /* no buffers beside the head, however large */
+    unsigned char *data; /* heads */
     size_t size, capacity;
-    tercio_bytes *parts;        /* parts[0] is set by encoder_parts */
-    PyObject **owners;          /* of parts[i] */
+    tercio_bytes *parts; /* parts[0] is set by encoder_parts */
+    PyObject **owners;   /* of parts[i] */
     size_t n_parts, part_capacity;
-    PyObject *collector;        /* the buffer_callback */
+    PyObject *collector; /* the buffer_callback */
 };
 
 int encoder_init(encoder *, core_state *, int serializer); /* 0, or -1 with an exception; fini is safe after either */

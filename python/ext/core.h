@@ -59,12 +59,12 @@ typedef struct core_state {
     PyTypeObject *call_type, *server_type, *pool_type, *run_type, *async_type, *block_type, *collector_type;
     PyObject *interrupted; /* BaseException that ends a task softly; never seen by users who don't look for it */
     PyObject *functions[FN_COUNT];
-    PyObject *five;                  /* the pickle protocol */
-    PyObject *kw_buffer_callback;    /* ("buffer_callback",) */
-    PyObject *kw_buffers;            /* ("buffers",) */
+    PyObject *five;               /* the pickle protocol */
+    PyObject *kw_buffer_callback; /* ("buffer_callback",) */
+    PyObject *kw_buffers;         /* ("buffers",) */
     uint64_t next_call_id;
-    struct worker *process_worker;   /* this process is that worker; for signal handlers */
-    struct worker *thread_workers;   /* of all pools, linked */
+    struct worker *process_worker; /* this process is that worker; for signal handlers */
+    struct worker *thread_workers; /* of all pools, linked */
 } core_state;
 
 /* ---- Call (py_call.c) ------------------------------------------------------------------------------------------- */
@@ -73,9 +73,9 @@ typedef struct {
     PyObject_HEAD
     core_state *st;
     PyObject *func, *worker_init, *worker_exit; /* the last two may be NULL */
-    PyObject *packed;        /* list of bytes-like: what dump_call gave, for packed_method */
+    PyObject *packed;                           /* list of bytes-like: what dump_call gave, for packed_method */
     tercio_method packed_method;
-    uint64_t id;             /* unique in this process and those forked from it */
+    uint64_t id; /* unique in this process and those forked from it */
     int serializer;
     bool pass_worker_id, pass_shared, use_state, unpack;
 } CallObject;
@@ -104,12 +104,12 @@ typedef struct encoder encoder;
 typedef struct {
     core_state *st;
     PyInterpreterState *interp;
-    PoolObject *pool;         /* NULL in a process that worker_main runs */
-    PyGILState_STATE gil;     /* between before_fork and after_fork */
+    PoolObject *pool;     /* NULL in a process that worker_main runs */
+    PyGILState_STATE gil; /* between before_fork and after_fork */
 } host_env;
 
 typedef struct {
-    AsyncObject *result;      /* strong; NULL: free */
+    AsyncObject *result; /* strong; NULL: free */
     uint32_t generation;
     uint32_t next_free;
 } async_slot;
@@ -117,28 +117,27 @@ typedef struct {
 struct pool_object {
     PyObject_HEAD
     host_env env;
-    tercio_pool *engine;      /* NULL: finished or terminated */
+    tercio_pool *engine; /* NULL: finished or terminated */
     tercio_method method;
     unsigned n_workers;
-    long pid;                 /* of the process that owns it */
+    long pid; /* of the process that owns it */
     double grace, init_timeout, exit_timeout;
     bool daemon;
-    bool opened;              /* what is registered from here on isn't inherited by fork */
-    bool closing;             /* no engine call may be begun any more */
-    bool close_later;         /* asked for in the supervisor's thread: whoever comes next does it */
-    unsigned long keeper;     /* the supervisor's thread while it is in async_notify; else 0 */
-    CallObject *first_call;   /* strong, may be NULL: workers inherit it */
-    PyObject *calls;          /* dict id -> Call, for thread workers */
-    PyObject *shared;         /* strong, may be NULL */
-    PyObject *server;         /* strong, may be NULL: keeps the forkserver open */
-    PyObject *cpu_ids;        /* tuple of tuples, or NULL */
-    char **argv;              /* of workers; the engine borrows it for replacements */
-    PyObject *argv_bytes;     /* what argv points to */
-    PyObject *exit_results;   /* list */
-    PyObject *exit_error;     /* the first exception of an exit function, or NULL */
-    RunObject *runs;          /* open maps, linked, borrowed: each takes itself out */
-    apply_run *applies;       /* owned */
-    encoder *spare;           /* for apply; taken out while it is used */
+    bool opened;            /* what is registered from here on isn't inherited by fork */
+    bool closing;           /* no engine call may be begun any more */
+    bool close_later;       /* asked for in the supervisor's thread: whoever comes next does it */
+    unsigned long keeper;   /* the supervisor's thread while it is in async_notify; else 0 */
+    CallObject *first_call; /* strong, may be NULL: workers inherit it */
+    PyObject *shared;       /* strong, may be NULL */
+    PyObject *server;       /* strong, may be NULL: keeps the forkserver open */
+    PyObject *cpu_ids;      /* tuple of tuples, or NULL */
+    char **argv;            /* of workers; the engine borrows it for replacements */
+    PyObject *argv_bytes;   /* what argv points to */
+    PyObject *exit_results; /* list */
+    PyObject *exit_error;   /* the first exception of an exit function, or NULL */
+    RunObject *runs;        /* open maps, linked, borrowed: each takes itself out */
+    apply_run *applies;     /* owned */
+    encoder *spare;         /* for apply; taken out while it is used */
     async_slot *slots;
     uint32_t n_slots, free_slot;
     size_t n_pending;
@@ -150,14 +149,13 @@ struct pool_object {
 
 /* True, with an exception set, when the pool can't be used: closed, or of another process. */
 bool pool_unusable(PoolObject *);
-bool pool_is_foreign(const PoolObject *);  /* inherited by a fork that isn't a worker of it */
+bool pool_is_foreign(const PoolObject *); /* inherited by a fork that isn't a worker of it */
 /* Waits in the engine without the GIL and without sleeping through signals. Returns: 0, TERCIO_EAGAIN,
  * TERCIO_EINTERRUPTED (look again), other errors of tercio_wait; -1000 with an exception (of a signal handler). */
 #define WAIT_RAISED (-1000)
 int pool_wait(PoolObject *, tercio_run *, double timeout, bool or_room);
-void pool_kick(PoolObject *);              /* whoever waits looks up */
+void pool_kick(PoolObject *);                            /* whoever waits looks up */
 int pool_note_exit(PoolObject *, const tercio_result *); /* keeps what an exit function left; -1 with an exception */
-int pool_add_call(PoolObject *, CallObject *);
 
 /* Ends the worker threads' tasks of that pool: all (index UINT64_MAX), or the one that runs that item of that call. */
 void worker_interrupt_threads(core_state *, PoolObject *, CallObject *, uint64_t index);
@@ -167,14 +165,16 @@ void worker_interrupt_threads(core_state *, PoolObject *, CallObject *, uint64_t
 PyObject *run_new(PoolObject *, PyObject *args, PyObject *kwargs);
 void run_pool_closes(RunObject *); /* takes out what has arrived; the engine goes away now */
 RunObject *run_next_of_pool(RunObject *);
+CallObject *run_call(RunObject *); /* borrowed */
 
 /* ---- AsyncResult (py_async.c) ----------------------------------------------------------------------------------- */
 
 PyObject *async_apply(PoolObject *, PyObject *args, PyObject *kwargs, bool wait);
-int async_wait_idle(PoolObject *);         /* 0, or -1 with an exception */
+int async_wait_idle(PoolObject *); /* 0, or -1 with an exception */
 void async_notify(PoolObject *);
 void async_pool_closes(PoolObject *, bool drain); /* delivers what is there, fails the rest; runs are closed */
 void async_free_runs(PoolObject *);
+CallObject *async_find_call(PoolObject *, uint64_t id); /* borrowed, or NULL */
 int async_traverse_pool(PoolObject *, visitproc, void *);
 
 /* ---- Buffers (py_buffer.c) -------------------------------------------------------------------------------------- */
@@ -185,8 +185,8 @@ PyObject *block_new(core_state *, tercio_view *);
 /* ---- Errors (py_error.c) ---------------------------------------------------------------------------------------- */
 
 PyObject *core_function(core_state *, int which); /* borrowed; NULL with an exception */
-PyObject *core_take_exception(void);       /* what is raised, with its traceback; new reference, or NULL */
-void core_raise(PyObject *exc);            /* raises it; the reference stays the caller's */
+PyObject *core_take_exception(void);              /* what is raised, with its traceback; new reference, or NULL */
+void core_raise(PyObject *exc);                   /* raises it; the reference stays the caller's */
 /* Raises what an engine's error code stands for. pool may be NULL. Returns NULL. */
 PyObject *error_raise(core_state *, PoolObject *, int error);
 /* The exception that stands for a failed result; item may be NULL. Never NULL unless memory is out. */

@@ -66,9 +66,9 @@ static int module_exec(PyObject *module)
         add_type(module, &block_spec, &st->block_type, false) < 0 ||
         add_type(module, &collector_spec, &st->collector_type, false) < 0)
         return -1;
-    st->interrupted = PyErr_NewExceptionWithDoc(
-        "tercio._core._Interrupted", "Raised inside a task that was cancelled or ran out of time.",
-        PyExc_BaseException, NULL);
+    st->interrupted = PyErr_NewExceptionWithDoc("tercio._core._Interrupted",
+                                                "Raised inside a task that was cancelled or ran out of time.",
+                                                PyExc_BaseException, NULL);
     if (st->interrupted == NULL)
         return -1;
     st->five = PyLong_FromLong(5);

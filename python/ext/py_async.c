@@ -22,33 +22,33 @@
 
 typedef struct waiter {
     struct waiter *next;
-    AsyncObject *result;    /* NULL: waits for all */
-    int fd;                 /* the pipe's end to write to */
+    AsyncObject *result; /* NULL: waits for all */
+    int fd;              /* the pipe's end to write to */
     bool woken;
 } waiter;
 
 struct apply_run {
     apply_run *next;
-    tercio_run *run;        /* NULL: closed */
-    CallObject *call;       /* strong */
+    tercio_run *run;  /* NULL: closed */
+    CallObject *call; /* strong */
     double timeout;
     unsigned retries;
     uint64_t next_index;
     size_t pending;
-    unsigned long pumper;   /* thread that takes results out; 0: none */
-    bool in_wait;           /* ... and it is in the engine, without the GIL */
+    unsigned long pumper;          /* thread that takes results out; 0: none */
+    bool in_wait;                  /* ... and it is in the engine, without the GIL */
     AsyncObject *done, **done_end; /* answered, in order, each owned: to be completed by the pumper */
     waiter *waiters;
 };
 
 struct async_object {
     PyObject_HEAD
-    PoolObject *pool;       /* strong until it is ready */
-    apply_run *at;          /* lives as long as the pool */
-    PyObject *value;        /* result, or exception */
+    PoolObject *pool; /* strong until it is ready */
+    apply_run *at;    /* lives as long as the pool */
+    PyObject *value;  /* result, or exception */
     PyObject *callback, *error_callback;
-    PyObject *argument;     /* (args, kwargs), for the text of an error; NULL under threading or when large */
-    PyObject *futures;      /* list of (loop, future) that await it, or NULL */
+    PyObject *argument; /* (args, kwargs), for the text of an error; NULL under threading or when large */
+    PyObject *futures;  /* list of (loop, future) that await it, or NULL */
     AsyncObject *next_done;
     uint64_t index;
     bool ready, failed;
@@ -300,14 +300,10 @@ static int wait_for_pumper(apply_run *at, AsyncObject *a, double timeout)
         }
         struct pollfd fd = {.fd = ends[0], .events = POLLIN};
         int n;
-        Py_BEGIN_ALLOW_THREADS
-        n = ppoll(&fd, 1, timeout >= 0 ? &time : NULL, &before);
+        Py_BEGIN_ALLOW_THREADS n = ppoll(&fd, 1, timeout >= 0 ? &time : NULL, &before);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
-        Py_END_ALLOW_THREADS
-        if (n == 0)
-            result = TERCIO_EAGAIN;
-        else if (n < 0 && PyErr_CheckSignals() < 0)
-            result = WAIT_RAISED;
+        Py_END_ALLOW_THREADS if (n == 0) result = TERCIO_EAGAIN;
+        else if (n < 0 && PyErr_CheckSignals() < 0) result = WAIT_RAISED;
     }
     waiter **from = &at->waiters;
     while (*from != &w)
@@ -370,8 +366,7 @@ static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double time
                     error_raise(pool->env.st, pool, result);
                     fail_pending(pool, at);
                 } else if (at->run != NULL) { /* terminate has the floor; it fails what is left */
-                    Py_BEGIN_ALLOW_THREADS
-                    Py_END_ALLOW_THREADS
+                    Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS
                 }
                 result = 0;
             }
@@ -466,6 +461,14 @@ void async_free_runs(PoolObject *pool)
     pool->applies = NULL;
     for (uint32_t i = 0; i < pool->n_slots; i++) /* of a pool in a forked child: nobody will complete them */
         Py_CLEAR(pool->slots[i].result);
+}
+
+CallObject *async_find_call(PoolObject *pool, uint64_t id)
+{
+    for (apply_run *at = pool->applies; at != NULL; at = at->next)
+        if (at->call->id == id)
+            return at->call;
+    return NULL;
 }
 
 int async_traverse_pool(PoolObject *pool, visitproc visit, void *arg)
@@ -836,21 +839,18 @@ static void async_dealloc(PyObject *o)
 
 static PyMethodDef async_methods[] = {
     {"ready", async_ready, METH_NOARGS, "Whether the task is done."},
-    {"successful", async_successful, METH_NOARGS, "Whether it returned rather than raised; ValueError while not ready."},
+    {"successful", async_successful, METH_NOARGS,
+     "Whether it returned rather than raised; ValueError while not ready."},
     {"wait", (PyCFunction)(void (*)(void))async_wait, METH_VARARGS | METH_KEYWORDS, "Waits until it is ready."},
     {"get", (PyCFunction)(void (*)(void))async_get, METH_VARARGS | METH_KEYWORDS, "Its result, or raises its error."},
     {"cancel", async_cancel, METH_NOARGS, "Stops the task, queued or running; False when it is done."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot async_slots[] = {
-    {Py_tp_new, core_no_new},
-    {Py_tp_doc, "A task that was applied, and its result."},
-    {Py_tp_traverse, async_traverse},
-    {Py_tp_clear, async_clear},
-    {Py_tp_dealloc, async_dealloc},
-    {Py_am_await, async_await_method},
-    {Py_tp_methods, async_methods},
-    {0, NULL},
+    {Py_tp_new, core_no_new},         {Py_tp_doc, "A task that was applied, and its result."},
+    {Py_tp_traverse, async_traverse}, {Py_tp_clear, async_clear},
+    {Py_tp_dealloc, async_dealloc},   {Py_am_await, async_await_method},
+    {Py_tp_methods, async_methods},   {0, NULL},
 };
 PyType_Spec async_spec = {
     .name = "tercio._core.AsyncResult",

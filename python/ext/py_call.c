@@ -55,8 +55,9 @@ static CallObject *call_make(core_state *st, PyObject *func, PyObject *init, PyO
 
 static PyObject *call_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"func", "worker_init", "worker_exit", "pass_worker_id", "pass_shared_objects",
-                            "use_worker_state", "serializer", "unpack", NULL};
+    static char *names[] = {
+        "func",       "worker_init", "worker_exit", "pass_worker_id", "pass_shared_objects", "use_worker_state",
+        "serializer", "unpack",      NULL};
     PyObject *func, *init = NULL, *leave = NULL, *serializer = NULL;
     int pass_worker_id = 0, pass_shared = 0, use_state = 0, unpack = 1;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OO$pppOp:Call", names, &func, &init, &leave, &pass_worker_id,
@@ -168,10 +169,9 @@ static PyObject *packed_call(CallObject *call, tercio_method method)
     PyObject *name = serializer_name(call->serializer);
     if (name == NULL)
         return NULL;
-    PyObject *given = PyObject_CallFunction(dump, "((OOO)Ns)", call->func,
-                                            call->worker_init == NULL ? Py_None : call->worker_init,
-                                            call->worker_exit == NULL ? Py_None : call->worker_exit, name,
-                                            tercio_method_name(method));
+    PyObject *given = PyObject_CallFunction(
+        dump, "((OOO)Ns)", call->func, call->worker_init == NULL ? Py_None : call->worker_init,
+        call->worker_exit == NULL ? Py_None : call->worker_exit, name, tercio_method_name(method));
     if (given == NULL)
         return NULL;
     PyObject *list = PySequence_List(given);
@@ -195,8 +195,6 @@ int call_open_run(CallObject *call, PoolObject *pool, const tercio_map_options *
                            (call->use_state ? USE_STATE : 0) | (call->unpack ? UNPACK : 0));
     head.inherited = pool->method == TERCIO_THREADING || (pool->method == TERCIO_FORK && call == pool->first_call);
     if (head.inherited) {
-        if (pool->method == TERCIO_THREADING && pool_add_call(pool, call) < 0)
-            return -1;
         tercio_bytes part = {.data = &head, .size = sizeof head};
         int error = tercio_run_open(pool->engine, &part, 1, options, run);
         if (error < 0) {
@@ -256,25 +254,23 @@ done:
     return done;
 }
 
+/* A call that needed no pickle: the pool's first, or (threads) that of a run which is open. */
 static CallObject *known_call(PoolObject *pool, uint64_t id)
 {
-    PyObject *found = NULL;
+    CallObject *found = NULL;
     if (pool != NULL && pool->first_call != NULL && pool->first_call->id == id)
-        found = (PyObject *)pool->first_call;
-    else if (pool != NULL && pool->calls != NULL) {
-        PyObject *key = PyLong_FromUnsignedLongLong(id);
-        if (key == NULL)
-            return NULL;
-        found = PyDict_GetItemWithError(pool->calls, key);
-        Py_DECREF(key);
-    }
+        found = pool->first_call;
+    for (RunObject *run = pool == NULL ? NULL : pool->runs; run != NULL && found == NULL; run = run_next_of_pool(run))
+        if (run_call(run)->id == id)
+            found = run_call(run);
+    if (pool != NULL && found == NULL)
+        found = async_find_call(pool, id);
     if (found == NULL) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_RuntimeError, "the worker doesn't know the function that it should call");
+        PyErr_SetString(PyExc_RuntimeError, "the worker doesn't know the function that it should call");
         return NULL;
     }
     Py_INCREF(found);
-    return (CallObject *)found;
+    return found;
 }
 
 CallObject *call_from_context(core_state *st, PoolObject *pool, tercio_call *at, const tercio_chunk *chunk)

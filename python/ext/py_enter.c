@@ -249,8 +249,8 @@ static int enter_process(worker *w, host_env *env, tercio_bytes prepare)
         goto done;
     const char *method = tercio_method_name(tercio_call_method(w->call));
     if (params != NULL)
-        shared = PyObject_CallFunction(enter, "OOOsOO", w->id, PyTuple_GET_ITEM(params, 0),
-                                       PyTuple_GET_ITEM(params, 1), method, PyTuple_GET_ITEM(params, 2), parts);
+        shared = PyObject_CallFunction(enter, "OOOsOO", w->id, PyTuple_GET_ITEM(params, 0), PyTuple_GET_ITEM(params, 1),
+                                       method, PyTuple_GET_ITEM(params, 2), parts);
     else
         shared = PyObject_CallFunction(enter, "OIOslO", w->id, env->pool->n_workers,
                                        env->pool->daemon ? Py_True : Py_False, method, env->pool->pid, Py_None);

@@ -153,11 +153,10 @@ static PyObject *died(core_state *st, CallObject *call, const tercio_result *r, 
         return core_take_exception();
     if (item != NULL && call != NULL && call_unpack(call, item, explicit_arguments, &args, &kwargs) < 0)
         PyErr_Clear(); /* arguments are a courtesy */
-    named = Py_BuildValue(
-        "{s:I,s:i,s:i,s:i,s:K,s:O,s:O,s:O,s:O}", "worker_id", r->worker, "pid", r->pid, "signal", r->signal,
-        "exit_code", r->code, "peak_rss", (unsigned long long)r->peak_rss, "out_of_memory",
-        r->out_of_memory ? Py_True : Py_False, "args", args == NULL ? Py_None : args, "kwargs",
-        kwargs == NULL ? Py_None : kwargs, "func", call == NULL ? Py_None : call->func);
+    named = Py_BuildValue("{s:I,s:i,s:i,s:i,s:K,s:O,s:O,s:O,s:O}", "worker_id", r->worker, "pid", r->pid, "signal",
+                          r->signal, "exit_code", r->code, "peak_rss", (unsigned long long)r->peak_rss, "out_of_memory",
+                          r->out_of_memory ? Py_True : Py_False, "args", args == NULL ? Py_None : args, "kwargs",
+                          kwargs == NULL ? Py_None : kwargs, "func", call == NULL ? Py_None : call->func);
     none = PyTuple_New(0);
     if (named != NULL && none != NULL)
         exc = exception_from(PyObject_Call(function, none, named));
@@ -256,9 +255,9 @@ PyObject *error_not_picklable(core_state *st, const char *what, CallObject *call
     if (!PyObject_IsInstance(original, PyExc_Exception) || PyObject_IsInstance(original, PyExc_MemoryError))
         return original;
     PyObject *function = core_function(st, FN_ERROR_NOT_PICKLABLE);
-    PyObject *exc = function == NULL
-                        ? NULL
-                        : PyObject_CallFunction(function, "sOKO", what, call->func, (unsigned long long)index, original);
+    PyObject *exc = function == NULL ? NULL
+                                     : PyObject_CallFunction(function, "sOKO", what, call->func,
+                                                             (unsigned long long)index, original);
     exc = exception_from(exc);
     Py_DECREF(original);
     return exc;

@@ -86,16 +86,6 @@ bool pool_unusable(PoolObject *pool)
     return false;
 }
 
-int pool_add_call(PoolObject *pool, CallObject *call)
-{
-    PyObject *key = PyLong_FromUnsignedLongLong(call->id);
-    if (key == NULL)
-        return -1;
-    int done = PyDict_SetItem(pool->calls, key, (PyObject *)call);
-    Py_DECREF(key);
-    return done;
-}
-
 int pool_note_exit(PoolObject *pool, const tercio_result *r)
 {
     PyObject *value;
@@ -229,8 +219,7 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *prepara
     if (self->method == TERCIO_FORK) { /* the hooks around the fork are this thread's, with the GIL */
         error = tercio_open(&self->engine, &options);
     } else {
-        Py_BEGIN_ALLOW_THREADS
-        error = tercio_open(&self->engine, &options);
+        Py_BEGIN_ALLOW_THREADS error = tercio_open(&self->engine, &options);
         Py_END_ALLOW_THREADS
     }
     self->opened = true;
@@ -250,8 +239,8 @@ done:
 
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"n_workers", "method", "first_call", "shared_objects", "preparation", "argv", "server",
-                            "cpu_ids", "daemon", "grace", "init_timeout", "exit_timeout", NULL};
+    static char *names[] = {"n_workers", "method", "first_call", "shared_objects", "preparation",  "argv", "server",
+                            "cpu_ids",   "daemon", "grace",      "init_timeout",   "exit_timeout", NULL};
     core_state *st = core_of_type(type);
     const char *method;
     unsigned n_workers;
@@ -302,9 +291,8 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_INCREF(server);
         self->server = server;
     }
-    self->calls = PyDict_New();
     self->exit_results = PyList_New(0);
-    if (self->calls == NULL || self->exit_results == NULL)
+    if (self->exit_results == NULL)
         goto fail;
     if (cpu_ids != Py_None && (self->cpu_ids = cpu_sets(cpu_ids, n_workers)) == NULL)
         goto fail;
@@ -424,7 +412,6 @@ static int pool_traverse(PyObject *o, visitproc visit, void *arg)
     PoolObject *self = (PoolObject *)o;
     Py_VISIT(Py_TYPE(o));
     Py_VISIT(self->first_call);
-    Py_VISIT(self->calls);
     Py_VISIT(self->shared);
     Py_VISIT(self->server);
     Py_VISIT(self->cpu_ids);
@@ -438,7 +425,6 @@ static int pool_clear(PyObject *o)
     PoolObject *self = (PoolObject *)o;
     pool_close(self);
     Py_CLEAR(self->first_call);
-    Py_CLEAR(self->calls);
     Py_CLEAR(self->shared);
     Py_CLEAR(self->server);
     Py_CLEAR(self->cpu_ids);
@@ -520,10 +506,10 @@ static PyObject *pool_stats(PyObject *o, PyObject *Py_UNUSED(none))
     for (int i = 0; list != NULL && i < n && i < (int)self->n_workers; i++) {
         const tercio_stats *s = &stats[i];
         const char *state = s->state >= 0 && s->state <= TERCIO_STATE_DEAD ? states[s->state] : "none";
-        PyObject *dict = Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d}", "worker", i, "pid", s->pid, "state",
-                                       state, "tasks", (unsigned long long)s->tasks, "restarts",
-                                       (unsigned long long)s->restarts, "start", s->start, "init", s->init, "wait",
-                                       s->wait, "work", s->work, "exit", s->exit);
+        PyObject *dict =
+            Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d}", "worker", i, "pid", s->pid, "state", state,
+                          "tasks", (unsigned long long)s->tasks, "restarts", (unsigned long long)s->restarts, "start",
+                          s->start, "init", s->init, "wait", s->wait, "work", s->work, "exit", s->exit);
         if (dict == NULL || PyList_Append(list, dict) < 0)
             Py_CLEAR(list);
         Py_XDECREF(dict);
@@ -587,14 +573,10 @@ static PyMethodDef pool_methods[] = {
 };
 
 static PyType_Slot pool_slots[] = {
-    {Py_tp_new, pool_new},
-    {Py_tp_doc, "A set of live workers, started by the constructor."},
-    {Py_tp_traverse, pool_traverse},
-    {Py_tp_clear, pool_clear},
-    {Py_tp_dealloc, pool_dealloc},
-    {Py_tp_methods, pool_methods},
-    {Py_tp_getset, pool_getset},
-    {0, NULL},
+    {Py_tp_new, pool_new},           {Py_tp_doc, "A set of live workers, started by the constructor."},
+    {Py_tp_traverse, pool_traverse}, {Py_tp_clear, pool_clear},
+    {Py_tp_dealloc, pool_dealloc},   {Py_tp_methods, pool_methods},
+    {Py_tp_getset, pool_getset},     {0, NULL},
 };
 PyType_Spec pool_spec = {
     .name = "tercio._core.Pool",
@@ -618,15 +600,16 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (self != NULL) {
         int error;
         self->pid = (long)getpid();
-        Py_BEGIN_ALLOW_THREADS
-        error = tercio_server_open(&self->server, argv);
-        Py_END_ALLOW_THREADS
-        if (error < 0) {
+        Py_BEGIN_ALLOW_THREADS error = tercio_server_open(&self->server, argv);
+        Py_END_ALLOW_THREADS if (error < 0)
+        {
             self->server = NULL;
             error_raise(core_of_type(type), NULL, error);
             Py_DECREF((PyObject *)self);
             self = NULL;
-        } else {
+        }
+        else
+        {
             self->server_pid = tercio_server_pid(self->server);
         }
     }
@@ -641,8 +624,7 @@ static PyObject *server_close(PyObject *o, PyObject *Py_UNUSED(none))
     tercio_server *server = self->server;
     self->server = NULL;
     if (server != NULL && self->pid == (long)getpid()) {
-        Py_BEGIN_ALLOW_THREADS
-        tercio_server_close(server);
+        Py_BEGIN_ALLOW_THREADS tercio_server_close(server);
         Py_END_ALLOW_THREADS
     }
     Py_RETURN_NONE;
@@ -671,12 +653,9 @@ static PyGetSetDef server_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot server_slots[] = {
-    {Py_tp_new, server_new},
-    {Py_tp_doc, "A forkserver process. Pools borrow it."},
-    {Py_tp_dealloc, server_dealloc},
-    {Py_tp_methods, server_methods},
-    {Py_tp_getset, server_getset},
-    {0, NULL},
+    {Py_tp_new, server_new},         {Py_tp_doc, "A forkserver process. Pools borrow it."},
+    {Py_tp_dealloc, server_dealloc}, {Py_tp_methods, server_methods},
+    {Py_tp_getset, server_getset},   {0, NULL},
 };
 PyType_Spec server_spec = {
     .name = "tercio._core.Server",

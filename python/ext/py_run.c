@@ -10,62 +10,15 @@
  * Places are a window over the numbers of results: slot i of a ring of a power of two. collect() never moves the
  * window's base, so that its slots end up being the list; iteration moves it on.
  */
-#include "codec.h"
+#include "run.h"
 
-#include <math.h>
-
-#define MOST_READY 1024              /* results that an iteration keeps beyond what order asks for */
 #define MOST_READY_BYTES ((size_t)64 << 20)
-#define FRESH 50e-6                  /* seconds for which handing out beats looking */
-#define HOG 2e-3                     /* seconds after which another thread gets the GIL if it wants it */
-#define MOST_PARTS 256u              /* buffers of one message */
-#define ADAPT_TO 200e-6              /* seconds of work in a chunk whose size adapts */
-
-/* Objects by number; NULL where there is none. */
-typedef struct {
-    PyObject **slots;
-    size_t capacity; /* a power of two, or 0 */
-    uint64_t base;   /* numbers below are gone */
-} window;
-
-struct run_object {
-    PyObject_HEAD
-    PoolObject *pool;       /* strong */
-    CallObject *call;       /* strong */
-    PyObject *items;        /* the user's iterator; NULL when it has ended */
-    tercio_run *run;        /* NULL: not opened yet, or closed */
-    RunObject *next, *previous;
-    bool opened, listed;
-    /* as asked for */
-    double chunk_size;
-    uint64_t max_active, limit;
-    unsigned lifespan, retries;
-    double timeout;
-    bool ordered, in_turn, adapt, return_errors;
-    /* feeding */
-    encoder encoder;
-    bool pending;           /* the encoder holds a message that was refused */
-    bool wants_room;        /* the last feeding ended because the workers had none */
-    bool fed;               /* no item will follow, and the engine knows */
-    uint64_t message_index;
-    uint32_t message_items;
-    uint64_t taken;         /* items taken from the iterator */
-    double edge;            /* chunk boundaries so far, with their fractions */
-    PyObject *deferred;     /* what the iterator raised: comes after the results of all before it */
-    /* results */
-    window results, arguments;
-    uint64_t arrived;       /* results there, failed ones included */
-    size_t ready_bytes;
-    bool ended;             /* the engine has no more */
-    bool lazy, busy, close_wanted, closed, terminated;
-    PyObject *failure;      /* the first error: fails the map */
-    double looked, released;
-    tercio_result result;
-};
+#define FRESH 50e-6 /* seconds for which handing out beats looking */
+#define HOG 2e-3    /* seconds after which another thread gets the GIL if it wants it */
 
 /* ---- The window ------------------------------------------------------------------------------------------------- */
 
-static int window_reach(window *w, uint64_t number)
+int window_reach(window *w, uint64_t number)
 {
     size_t capacity = w->capacity == 0 ? 64 : w->capacity;
     while (number - w->base >= capacity) {
@@ -98,16 +51,6 @@ static int window_reach(window *w, uint64_t number)
 no_memory:
     PyErr_NoMemory();
     return -1;
-}
-
-static inline PyObject **window_at(const window *w, uint64_t number)
-{
-    return &w->slots[number & (w->capacity - 1)];
-}
-
-static inline bool window_has(const window *w, uint64_t number)
-{
-    return number >= w->base && number - w->base < w->capacity && *window_at(w, number) != NULL;
 }
 
 /* Takes the object of that number out, or NULL. */
@@ -145,19 +88,6 @@ static void unlist(RunObject *r)
     r->next = r->previous = NULL;
 }
 
-/* The references of a message that was never handed in. */
-static void drop_pending(RunObject *r)
-{
-    bool flag;
-    if (!r->pending)
-        return;
-    r->pending = false;
-    if (r->pool->method == TERCIO_THREADING)
-        for (uint32_t i = 0; i < r->message_items; i++)
-            Py_DECREF(reference_at(r->encoder.data, i, &flag));
-    encoder_reset(&r->encoder);
-}
-
 /* Ends the engine's run; results that are there stay. Safe to call twice. */
 static void stop(RunObject *r)
 {
@@ -166,7 +96,7 @@ static void stop(RunObject *r)
     unlist(r);
     if (run != NULL && !pool_is_foreign(r->pool))
         tercio_run_close(run);
-    drop_pending(r);
+    run_drop_pending(r);
     Py_CLEAR(r->items);
     window_clear(&r->arguments);
 }
@@ -210,31 +140,10 @@ static int open_run(RunObject *r)
     return 0;
 }
 
-/* ---- Feeding ---------------------------------------------------------------------------------------------------- */
-
-static uint64_t chunk_next(RunObject *r)
-{
-    if (r->adapt) {
-        double t = tercio_item_time(r->run);
-        if (t > 0) {
-            double wanted = ADAPT_TO / t;
-            if (wanted > r->chunk_size * 2)
-                wanted = r->chunk_size * 2;
-            r->chunk_size = wanted < 1 ? 1 : wanted > 4096 ? 4096 : floor(wanted);
-        }
-    }
-    if (r->max_active != 0 && r->chunk_size > (double)r->max_active)
-        return r->max_active;
-    if (r->chunk_size >= 1e9)
-        return 1000000000;
-    double edge = r->edge + r->chunk_size;
-    uint64_t n = (uint64_t)(ceil(edge - 1e-9) - ceil(r->edge - 1e-9));
-    r->edge = edge > 1e15 ? edge - floor(edge) : edge;
-    return n == 0 ? 1 : n;
-}
+/* ---- Results ---------------------------------------------------------------------------------------------------- */
 
 /* The value goes to its place; takes the reference over. */
-static int place(RunObject *r, uint64_t index, PyObject *value)
+int run_place(RunObject *r, uint64_t index, PyObject *value)
 {
     uint64_t number = r->ordered ? index : r->arrived;
     if (number < r->results.base || window_reach(&r->results, number) < 0) {
@@ -248,171 +157,6 @@ static int place(RunObject *r, uint64_t index, PyObject *value)
     Py_XDECREF(old);
     return 0;
 }
-
-/* An element that is an iterator itself can't be pickled (nor can some other iterables), but it would be unpacked in
- * the worker anyhow: what it yields is sent. */
-static int encode_element(RunObject *r, PyObject *item)
-{
-    encoder *e = &r->encoder;
-    if (!r->call->unpack || Py_TYPE(item)->tp_iter == NULL || PyTuple_CheckExact(item) || PyDict_Check(item))
-        return encode_item(e, item, 0);
-    if (!PyIter_Check(item)) {
-        if (encode_item(e, item, 0) == 0)
-            return 0;
-        if (PyUnicode_Check(item) || PyBytes_Check(item) || PyList_Check(item) || call_is_array(item) ||
-            !PyErr_ExceptionMatches(PyExc_Exception))
-            return -1;
-        PyErr_Clear();
-    }
-    PyObject *tuple = PySequence_Tuple(item);
-    if (tuple == NULL)
-        return -1;
-    int done = encode_item(e, tuple, 0);
-    Py_DECREF(tuple);
-    return done;
-}
-
-/* The error that is raised concerns item `index` alone. Returns 0: it is in its place; -1 it ends the map. */
-static int item_failed(RunObject *r, uint64_t index)
-{
-    PyObject *exc = error_not_picklable(r->pool->env.st, "argument", r->call, index);
-    if (exc == NULL)
-        return -1;
-    if (r->return_errors && PyObject_IsInstance(exc, PyExc_Exception) == 1)
-        return place(r, index, exc);
-    Py_XSETREF(r->deferred, exc);
-    return -1;
-}
-
-/* Takes the next chunk from the iterator. Returns 1: a message is pending; 0: there are no more items. */
-static int fill(RunObject *r)
-{
-    encoder *e = &r->encoder;
-    bool threading = r->pool->method == TERCIO_THREADING;
-    encoder_reset(e);
-    r->message_items = 0;
-    r->message_index = r->taken;
-    uint64_t wanted = chunk_next(r);
-    PyObject *items = r->items; /* what it runs may end the pool, and with it our reference */
-    Py_XINCREF(items);
-    while (r->message_items < wanted && r->items != NULL && e->n_parts < MOST_PARTS) {
-        PyObject *item = r->taken < r->limit ? Py_TYPE(items)->tp_iternext(items) : NULL;
-        if (r->run == NULL) {
-            Py_XDECREF(item);
-            break;
-        }
-        if (item == NULL) {
-            PyObject *exc = core_take_exception();
-            if (exc != NULL && PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_StopIteration))
-                Py_CLEAR(exc);
-            if (exc != NULL)
-                Py_XSETREF(r->deferred, exc);
-            Py_CLEAR(r->items);
-            break;
-        }
-        uint64_t index = r->taken++;
-        size_t parts = e->n_parts;
-        int done = threading ? encode_reference(e, item, false) : encode_element(r, item);
-        if (done == 0) {
-            r->message_items++;
-            /* Kept for the text of an error, unless it is large. */
-            if (threading || e->n_parts != parts) {
-                Py_DECREF(item);
-            } else if (window_reach(&r->arguments, index) == 0) {
-                *window_at(&r->arguments, index) = item;
-            } else {
-                PyErr_Clear();
-                Py_DECREF(item);
-            }
-            continue;
-        }
-        Py_DECREF(item);
-        if (item_failed(r, index) < 0) {
-            Py_CLEAR(r->items);
-            break;
-        }
-        if (r->message_items > 0)
-            break; /* a message's items are numbered without gaps */
-        r->message_index = r->taken;
-    }
-    Py_XDECREF(items);
-    r->pending = r->message_items > 0;
-    if (r->run == NULL)
-        drop_pending(r);
-    return r->pending;
-}
-
-/* Hands in what the workers have room for. Returns the number of messages, or -1 with an exception. */
-static int feed(RunObject *r)
-{
-    int pushed = 0;
-    double chunk = r->chunk_size;
-    r->wants_room = false;
-    while (!r->fed && r->run != NULL) {
-        if (!r->pending) {
-            if (r->max_active != 0) {
-                uint64_t active = r->taken - r->arrived;
-                uint64_t next = chunk > (double)r->max_active ? r->max_active : (uint64_t)ceil(chunk);
-                if (active > 0 && active + next > r->max_active)
-                    return pushed;
-            }
-            /* An iteration doesn't run far ahead of who consumes it. */
-            if (r->lazy && r->max_active == 0) {
-                uint64_t ahead = r->taken - r->results.base;
-                double most = 4 * chunk * r->pool->n_workers;
-                if (ahead > MOST_READY && (double)ahead > most)
-                    return pushed;
-            }
-            if (r->items != NULL) {
-                int room = tercio_run_room(r->run);
-                if (room == 0) {
-                    r->wants_room = true;
-                    return pushed;
-                }
-                if (room < 0 && room != TERCIO_ECANCELED) {
-                    error_raise(r->pool->env.st, r->pool, room);
-                    return -1;
-                }
-            }
-            if (r->items == NULL || fill(r) == 0) {
-                if (r->run == NULL)
-                    return pushed;
-                if (r->items != NULL)
-                    continue; /* a failed item alone */
-                r->fed = true;
-                tercio_run_end(r->run);
-                return pushed;
-            }
-        }
-        tercio_message message = {
-            .size = sizeof message,
-            .index = r->message_index,
-            .n_items = r->message_items,
-            .cookie = r->message_index,
-            .parts = encoder_parts(&r->encoder),
-            .n_parts = r->encoder.n_parts,
-        };
-        int error = tercio_push(r->run, &message, false);
-        if (error == 0) {
-            r->wants_room = true;
-            return pushed;
-        }
-        if (error < 0) {
-            drop_pending(r);
-            if (error == TERCIO_ECANCELED) { /* the run was stopped: its results say why */
-                Py_CLEAR(r->items);
-                continue;
-            }
-            error_raise(r->pool->env.st, r->pool, error);
-            return -1;
-        }
-        r->pending = false;
-        pushed++;
-    }
-    return pushed;
-}
-
-/* ---- Draining --------------------------------------------------------------------------------------------------- */
 
 static PyObject *read_result(RunObject *r, const tercio_result *res)
 {
@@ -464,7 +208,7 @@ static int take_in(RunObject *r, tercio_result *res)
             Py_DECREF(value);
         return 1;
     }
-    return place(r, index, value);
+    return run_place(r, index, value);
 }
 
 static inline bool is_ready(const RunObject *r)
@@ -477,8 +221,7 @@ static int drain(RunObject *r)
 {
     int n = 0;
     while (r->run != NULL && !r->ended) {
-        if (r->lazy && is_ready(r) &&
-            (r->arrived - r->results.base > MOST_READY || r->ready_bytes > MOST_READY_BYTES))
+        if (r->lazy && is_ready(r) && (r->arrived - r->results.base > MOST_READY || r->ready_bytes > MOST_READY_BYTES))
             return n; /* who consumes is behind: the workers shall wait */
         r->result.size = sizeof r->result;
         int found = tercio_next(r->run, 0, &r->result);
@@ -523,7 +266,7 @@ static int pass(RunObject *r, double timeout)
 {
     if (r->failure != NULL)
         return 0;
-    int fed = feed(r);
+    int fed = run_feed(r);
     int got = fed < 0 ? -1 : drain(r);
     forget_arguments(r);
     if (r->close_wanted || r->closed) {
@@ -542,8 +285,7 @@ static int pass(RunObject *r, double timeout)
             r->released = r->looked;
             if (PyErr_CheckSignals() < 0)
                 return -1;
-            Py_BEGIN_ALLOW_THREADS
-            Py_END_ALLOW_THREADS
+            Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS
         }
         return 1;
     }
@@ -756,6 +498,11 @@ RunObject *run_next_of_pool(RunObject *r)
     return r->next;
 }
 
+CallObject *run_call(RunObject *r)
+{
+    return r->call;
+}
+
 void run_pool_closes(RunObject *r)
 {
     Py_INCREF(r);
@@ -774,8 +521,8 @@ void run_pool_closes(RunObject *r)
 
 PyObject *run_new(PoolObject *pool, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"call", "items", "chunk_size", "ordered", "in_turn", "max_active", "limit", "adapt",
-                            "lifespan", "task_timeout", "retries", "return_errors", NULL};
+    static char *names[] = {"call",  "items",    "chunk_size",   "ordered", "in_turn",       "max_active", "limit",
+                            "adapt", "lifespan", "task_timeout", "retries", "return_errors", NULL};
     core_state *st = pool->env.st;
     PyObject *call, *items, *limit_given = NULL;
     double chunk_size = 1, timeout = 0;
@@ -897,16 +644,11 @@ static PyMethodDef run_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot run_slots[] = {
-    {Py_tp_new, core_no_new},
-    {Py_tp_doc, "The results of one map."},
-    {Py_tp_traverse, run_traverse},
-    {Py_tp_clear, run_clear},
-    {Py_tp_dealloc, run_dealloc},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, run_iternext},
-    {Py_tp_methods, run_methods},
-    {Py_tp_getset, run_getset},
-    {0, NULL},
+    {Py_tp_new, core_no_new},       {Py_tp_doc, "The results of one map."},
+    {Py_tp_traverse, run_traverse}, {Py_tp_clear, run_clear},
+    {Py_tp_dealloc, run_dealloc},   {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, run_iternext}, {Py_tp_methods, run_methods},
+    {Py_tp_getset, run_getset},     {0, NULL},
 };
 PyType_Spec run_spec = {
     .name = "tercio._core.MapRun",

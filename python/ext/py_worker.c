@@ -372,8 +372,7 @@ static PyObject *invoke_around(worker *w, CallObject *c, PyObject *function)
     if (n < 0)
         return NULL;
     w->busy = true;
-    PyObject *result =
-        PyObject_Vectorcall(function, stack + 1, (size_t)n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyObject *result = PyObject_Vectorcall(function, stack + 1, (size_t)n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     w->busy = false;
     end_stray(w);
     return result;

@@ -9,20 +9,20 @@
 
 struct worker {
     core_state *st;
-    PyObject *module;           /* strong: a thread that was left behind still needs the state */
+    PyObject *module; /* strong: a thread that was left behind still needs the state */
     tercio_call *call;
-    PoolObject *pool;           /* to compare with; not to be followed by threads that were left behind */
+    PoolObject *pool; /* to compare with; not to be followed by threads that were left behind */
     PyThreadState *ts;
     PyObject *id, *shared, *state;
     encoder answer;
     int serializer;
     bool threading, busy;
-    bool told;                  /* an exception was put into this thread from outside */
-    bool interrupted;           /* ... and it ended the item that runs */
-    CallObject *now;            /* what runs */
+    bool told;        /* an exception was put into this thread from outside */
+    bool interrupted; /* ... and it ended the item that runs */
+    CallObject *now;  /* what runs */
     uint64_t index;
     unsigned long ident;
-    struct worker *next;        /* of st->thread_workers */
+    struct worker *next; /* of st->thread_workers */
 };
 typedef struct worker worker;
 

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A map under way, as its two rooms see it: py_feed.c brings items in, py_run.c does the rest.
+ */
+#ifndef TERCIO_EXT_RUN_H
+#define TERCIO_EXT_RUN_H
+
+#include "codec.h"
+
+#define MOST_READY 1024 /* results that an iteration keeps beyond what order asks for */
+
+/* Objects by number; NULL where there is none. */
+typedef struct {
+    PyObject **slots;
+    size_t capacity; /* a power of two, or 0 */
+    uint64_t base;   /* numbers below are gone */
+} window;
+
+struct run_object {
+    PyObject_HEAD
+    PoolObject *pool; /* strong */
+    CallObject *call; /* strong */
+    PyObject *items;  /* the user's iterator; NULL when it has ended */
+    tercio_run *run;  /* NULL: not opened yet, or closed */
+    RunObject *next, *previous;
+    bool opened, listed;
+    /* as asked for */
+    double chunk_size;
+    uint64_t max_active, limit;
+    unsigned lifespan, retries;
+    double timeout;
+    bool ordered, in_turn, adapt, return_errors;
+    /* feeding */
+    encoder encoder;
+    bool pending;    /* the encoder holds a message that was refused */
+    bool wants_room; /* the last feeding ended because the workers had none */
+    bool fed;        /* no item will follow, and the engine knows */
+    uint64_t message_index;
+    uint32_t message_items;
+    uint64_t taken;     /* items taken from the iterator */
+    double edge;        /* chunk boundaries so far, with their fractions */
+    PyObject *deferred; /* what the iterator raised: comes after the results of all before it */
+    /* results */
+    window results, arguments;
+    uint64_t arrived; /* results there, failed ones included */
+    size_t ready_bytes;
+    bool ended; /* the engine has no more */
+    bool lazy, busy, close_wanted, closed, terminated;
+    PyObject *failure; /* the first error: fails the map */
+    double looked, released;
+    tercio_result result;
+};
+
+/* Makes the slot of that number; 0, or -1 with an exception. */
+int window_reach(window *, uint64_t number);
+
+static inline PyObject **window_at(const window *w, uint64_t number)
+{
+    return &w->slots[number & (w->capacity - 1)];
+}
+
+static inline bool window_has(const window *w, uint64_t number)
+{
+    return number >= w->base && number - w->base < w->capacity && *window_at(w, number) != NULL;
+}
+
+/* py_run.c: the value goes to its place; takes the reference over. */
+int run_place(RunObject *, uint64_t index, PyObject *value);
+
+/* py_feed.c: hands in what the workers have room for. Returns the number of messages, or -1 with an exception. */
+int run_feed(RunObject *);
+/* The references of a message that was never handed in. */
+void run_drop_pending(RunObject *);
+
+#endif

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 
 
@@ -97,8 +98,8 @@ def raise_picky(value):
 
 
 def raise_unpicklable(value):
-    error = ValueError("holds a function")
-    error.function = lambda: None
+    error = ValueError("holds a lock")
+    error.lock = threading.Lock()
     raise error
 
 

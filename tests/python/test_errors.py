@@ -99,7 +99,7 @@ def test_exceptions_that_cannot_travel(process_method):
     with WorkerPool(2, start_method=process_method) as pool:
         error = failure(pool, tasks.raise_unpicklable, 1)
         assert type(error) is CannotPickleExceptionError
-        assert "holds a function" in str(error)
+        assert "holds a lock" in str(error)
         assert "Arg 0: 1" in str(error.__cause__)
 
 

@@ -355,6 +355,7 @@ def test_a_progress_bar_reaches_its_total(pool, capsys):
     assert options == {"desc": "lazily"}
 
 
+@pytest.mark.leaves_threads
 def test_terminate_from_another_thread_ends_a_map(pool):
     started = threading.Event()
 

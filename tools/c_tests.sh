@@ -11,7 +11,7 @@ export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:handle_segv=0:handle_abort=0"
 
 log=$1/tests.log
-if timeout --kill-after=20 1800 "$(command -v meson)" test -C "$1" --no-rebuild --print-errorlogs --timeout-multiplier 4 >"$log" 2>&1; then
+if timeout --kill-after=20 1800 "${VENV:-.venv}/bin/meson" test -C "$1" --no-rebuild --print-errorlogs --timeout-multiplier 4 >"$log" 2>&1; then
     sed -n 's/^Ok: */c tests passed: /p' "$log"
 else
     tail -n 200 "$log"

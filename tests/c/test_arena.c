@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -122,6 +123,9 @@ static void test_views_see_data_and_keep_their_writes(void **state)
         tercio_give(&view);
         tercio_give(&view); /* twice is once */
         tercio_give(&other);
+        assert_int_equal(tercio__view_open(bed.file, &block, &view), 0); /* none of them has returned it */
+        assert_true(holds(view.data, i, size));
+        tercio_give(&view);
         tercio__arena_reclaim(bed.arena);
         assert_true(in_use(&bed) > size); /* pinned: stays until it is freed */
         tercio__arena_free(bed.arena, &block);
@@ -251,6 +255,24 @@ static void test_hostile_descriptors(void **state)
     assert_true(in_use(&bed) > 0);
     assert_true(holds(tercio__arena_data(bed.arena, &good), 1, 5000));
 
+    /* Heads that no owner wrote. */
+    int fd = tercio__file_fd(bed.file);
+    tercio__block_head head = {.magic = 1, .size = 10};
+    tercio_block forged = {good.offset + 2 * page, 10};
+    atomic_init(&head.state, TERCIO__BLOCK_LENT);
+    assert_int_equal(pwrite(fd, &head, sizeof head, (off_t)forged.offset), sizeof head);
+    assert_int_equal(tercio__view_open(bed.file, &forged, &view), TERCIO_EPROTOCOL);
+    assert_int_equal(pread(fd, &head, sizeof head, (off_t)good.offset), sizeof head);
+    head.size = UINT64_MAX;
+    assert_int_equal(pwrite(fd, &head, sizeof head, (off_t)forged.offset), sizeof head);
+    assert_int_equal(tercio__view_open(bed.file, &forged, &view), 0); /* as small as it says it is well-formed */
+    tercio__view_close(&view);
+    assert_int_equal(pwrite(fd, &head, sizeof head, (off_t)forged.offset), sizeof head);
+    for (int shift = 13; shift < 64; shift++) {
+        forged.size = UINT64_C(1) << shift;
+        assert_int_equal(tercio__view_open(bed.file, &forged, &view), TERCIO_EPROTOCOL);
+    }
+
     /* What was returned, or freed, can't be opened once more. */
     assert_int_equal(tercio__view_open(bed.file, &good, &view), 0);
     tercio__view_close(&view);
@@ -310,6 +332,7 @@ static void test_fork_keeps_the_childs_pages(void **state)
     assert_int_equal(put(&bed, 1, 100000, TERCIO__BLOCK_LENT, &block), 0);
     uint64_t one = in_use(&bed);
     assert_int_equal(tercio__view_open(bed.file, &block, &view), 0);
+    const void *segment = tercio__arena_data(bed.arena, &block);
     uint32_t generation = tercio__fork_generation(), forks = tercio__fork_count();
     pid_t pid = fork();
     if (pid == 0) {
@@ -320,7 +343,11 @@ static void test_fork_keeps_the_childs_pages(void **state)
         CHECK(read(go[0], &byte, 1) == 0); /* the parent has closed its view and used its arena since */
         CHECK(holds(view.data, 1, 100000));
         tercio__view_close(&view);
-        tercio__arena_delete(bed.arena); /* touches nothing that the child doesn't have */
+        /* Where the parent's segment was mapped there is something else by now. */
+        void *at = (char *)segment - 64;
+        CHECK(mmap(at, tercio__page_size(), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at);
+        tercio__arena_delete(bed.arena);
+        CHECK(msync(at, tercio__page_size(), MS_ASYNC) == 0);
         _exit(0);
     }
     assert_int_equal(tercio__fork_generation(), generation);
@@ -466,7 +493,11 @@ static void beyond_the_file_limit(void)
         CHECK(tercio__arena_alloc(bed.arena, 3 * MIB, TERCIO__BLOCK_LENT, &block, &data) == TERCIO_ESYSTEM);
         CHECK(tercio__arena_in_use(bed.arena) == 0 && tercio__arena_held(bed.arena) == 0);
     }
-    CHECK(put(&bed, 1, 1000, TERCIO__BLOCK_LENT, &block) == 0 || errno == EFBIG);
+    /* One that fails in the middle leaves nothing of its beginning. */
+    static char piece[MIB];
+    const tercio_bytes pieces[] = {{piece, MIB}, {piece, MIB}};
+    CHECK(tercio__arena_putv(bed.arena, pieces, 2, TERCIO__BLOCK_LENT, &block) == TERCIO_ESYSTEM && errno == EFBIG);
+    CHECK(memory_of(&bed) == 0);
     unmake(&bed);
 }
 
@@ -501,6 +532,26 @@ static void test_limits_are_errors(void **state)
     in_child(beyond_the_file_limit);
     if (!SANITIZED) /* a sanitizer's own memory is beyond any such limit */
         in_child(beyond_the_address_space);
+}
+
+static void test_neighbours_become_one(void **state)
+{
+    (void)state;
+    for (int order = 0; order < 3; order++) {
+        enum { n = 10 };
+        struct bed bed;
+        tercio_block blocks[n], all;
+        make(&bed, false);
+        for (int i = 0; i < n; i++)
+            assert_int_equal(put(&bed, 1, 400000, TERCIO__BLOCK_LENT, &blocks[i]), 0);
+        for (int i = 0; i < n; i++)
+            tercio__arena_free(bed.arena, &blocks[order == 0 ? i : order == 1 ? n - 1 - i : i * 3 % n]);
+        assert_int_equal(put(&bed, 2, 4 * MIB - 64, TERCIO__BLOCK_LENT, &all), 0);
+        assert_int_equal(all.offset, blocks[0].offset);
+        assert_int_equal(atomic_load(&bed.n_published), 1);
+        tercio__arena_free(bed.arena, &all);
+        unmake(&bed);
+    }
 }
 
 static void test_table_of_segments_ends(void **state)
@@ -772,6 +823,7 @@ int main(void)
         cmocka_unit_test(test_child_doesnt_return_its_parents_views),
         cmocka_unit_test(test_owner_dies),
         cmocka_unit_test(test_limits_are_errors),
+        cmocka_unit_test(test_neighbours_become_one),
         cmocka_unit_test(test_table_of_segments_ends),
         cmocka_unit_test(test_free_memory_is_given_back),
         cmocka_unit_test(test_storm_in_file),

@@ -475,6 +475,9 @@ static void test_collected_by_another(void **state)
     how = end_of(handle, child);
     assert_int_equal(how.code, remembered ? 5 : -1);
     assert_int_equal(tercio__process_handle(INT32_MAX), TERCIO_ESYSTEM);
+    handle = tercio__process_handle(getppid()); /* another's child, and alive */
+    assert_int_equal(tercio__process_collect(handle, getppid(), &how), TERCIO_EAGAIN);
+    close(handle);
 }
 
 static void test_own_executable(void **state)
@@ -489,7 +492,8 @@ static void test_own_executable(void **state)
 /* ---- The parent's death ---------------------------------------------------------------------------------------- */
 
 struct scene {
-    int talk[2];   /* [0]: the tests', [1]: the grandchild's */
+    int talk[2];   /* [0]: the test's, [1]: the grandchild's */
+    int ready[2];  /* the grandchild's word to the thread that made it */
     int parent;
 };
 
@@ -500,7 +504,7 @@ static void grandchild(struct scene *scene, bool busy)
     close(scene->talk[0]);
     int error = tercio__die_with_parent(scene->parent);
     char byte = (char)('0' - error);
-    if (write(scene->talk[1], &byte, 1) != 1)
+    if (write(scene->ready[1], &byte, 1) != 1 || write(scene->talk[1], &byte, 1) != 1)
         _exit(2);
     for (volatile uint64_t spin = 0; busy; spin++)
         ;
@@ -512,8 +516,11 @@ static void grandchild(struct scene *scene, bool busy)
 
 static void *fork_in_thread(void *argument)
 {
+    struct scene *scene = argument;
+    char byte;
     if (fork() == 0)
-        grandchild(argument, false);
+        grandchild(scene, false);
+    (void)!read(scene->ready[0], &byte, 1); /* not before it listens to our end */
     return NULL;
 }
 
@@ -553,6 +560,7 @@ static void parent_dies(bool busy, bool in_thread)
 #endif
     struct scene scene;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, scene.talk), 0);
+    assert_int_equal(pipe2(scene.ready, O_CLOEXEC), 0);
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0)
@@ -572,6 +580,8 @@ static void parent_dies(bool busy, bool in_thread)
     assert_int_equal(WTERMSIG(wait_status(pid)), SIGKILL);
     assert_int_equal(hear(scene.talk[0]), 0); /* the end: it is gone */
     close(scene.talk[0]);
+    close(scene.ready[0]);
+    close(scene.ready[1]);
 }
 
 static void test_dies_with_parent(void **state)

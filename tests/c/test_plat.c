@@ -389,7 +389,8 @@ static void test_spawn_signals(void **state)
     sigaction(SIGUSR1, &action, &handler);
     sigaction(SIGUSR2, &ignore, &ignored);
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, NULL, &old);
+    sigemptyset(&old);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     assert_int_equal(outcome(ARGV("true"), NULL, 0).code, 0);
     pthread_sigmask(SIG_BLOCK, &all, &after);
     for (int s = 1; s < NSIG; s++)

@@ -593,9 +593,29 @@ static PyObject *take_of_chunk(const buffers *b, size_t i)
     return error < 0 ? error_raise(b->st, NULL, error) : block_new(b->st, &view);
 }
 
-buffers buffers_of_result(core_state *st, tercio_run *run, const tercio_result *r)
+int answer_open(answer_bytes *a, core_state *st, tercio_run *run, const tercio_result *r)
 {
-    return (buffers){.take = take_of_result, .n = r->n_blocks, .blocks = r->blocks, .from = run, .st = st};
+    *a = (answer_bytes){.head = r->out.data, .size = r->out.size};
+    a->buffers = (buffers){.take = take_of_result, .n = r->n_blocks, .blocks = r->blocks, .from = run, .st = st};
+    if (a->size != 0 || r->n_blocks == 0)
+        return 0;
+    int error = tercio_take(run, &r->blocks[0], &a->view);
+    if (error < 0) {
+        error_raise(st, NULL, error);
+        return -1;
+    }
+    a->viewed = true;
+    a->head = a->view.data;
+    a->size = a->view.size;
+    a->buffers.n--;
+    a->buffers.blocks++;
+    return 0;
+}
+
+void answer_close(answer_bytes *a)
+{
+    if (a->viewed)
+        tercio_give(&a->view);
 }
 
 buffers buffers_of_chunk(core_state *st, tercio_call *call, const tercio_chunk *chunk)

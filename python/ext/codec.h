@@ -65,7 +65,18 @@ typedef struct buffers {
     core_state *st;
 } buffers;
 
-buffers buffers_of_result(core_state *, tercio_run *, const tercio_result *);
+/* A result's bytes. The engine puts a head that is too large for a ring into the first of the blocks. */
+typedef struct {
+    const void *head;
+    size_t size;
+    buffers buffers;
+    tercio_view view;
+    bool viewed;
+} answer_bytes;
+/* `run` may be NULL for results that are the pool's; then a large head can't be had. 0, or -1 with an exception. */
+int answer_open(answer_bytes *, core_state *, tercio_run *, const tercio_result *);
+void answer_close(answer_bytes *);
+
 buffers buffers_of_chunk(core_state *, tercio_call *, const tercio_chunk *);
 
 /* The value in a head; its buffers are those from `first` on. Returns a new reference or NULL with an exception. */

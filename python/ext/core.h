@@ -154,8 +154,9 @@ bool pool_is_foreign(const PoolObject *); /* inherited by a fork that isn't a wo
  * TERCIO_EINTERRUPTED (look again), other errors of tercio_wait; -1000 with an exception (of a signal handler). */
 #define WAIT_RAISED (-1000)
 int pool_wait(PoolObject *, tercio_run *, double timeout, bool or_room);
-void pool_kick(PoolObject *);                            /* whoever waits looks up */
-int pool_note_exit(PoolObject *, const tercio_result *); /* keeps what an exit function left; -1 with an exception */
+void pool_kick(PoolObject *); /* whoever waits looks up */
+int pool_note_exit(PoolObject *, tercio_run *,
+                   const tercio_result *); /* keeps what an exit function left; -1 with an exception */
 
 /* Ends the worker threads' tasks of that pool: all (index UINT64_MAX), or the one that runs that item of that call. */
 void worker_interrupt_threads(core_state *, PoolObject *, CallObject *, uint64_t index);
@@ -190,8 +191,8 @@ void core_raise(PyObject *exc);                   /* raises it; the reference st
 /* Raises what an engine's error code stands for. pool may be NULL. Returns NULL. */
 PyObject *error_raise(core_state *, PoolObject *, int error);
 /* The exception that stands for a failed result; item may be NULL. Never NULL unless memory is out. */
-PyObject *error_of_result(PoolObject *, CallObject *, const tercio_result *, PyObject *item, bool explicit_arguments,
-                          double timeout);
+PyObject *error_of_result(PoolObject *, tercio_run *, CallObject *, const tercio_result *, PyObject *item,
+                          bool explicit_arguments, double timeout);
 /* An exception for what is raised now, if that is a failure to pickle: names function and argument. */
 PyObject *error_not_picklable(core_state *, const char *what, CallObject *, uint64_t index);
 void error_unraisable(PyObject *where);

@@ -177,11 +177,14 @@ static PyObject *read_answer(PoolObject *pool, apply_run *at, AsyncObject *a, co
     core_state *st = pool->env.st;
     *failed = true;
     if (r->status != 0)
-        return error_of_result(pool, at->call, r, a->argument, true, at->timeout);
+        return error_of_result(pool, at->run, at->call, r, a->argument, true, at->timeout);
     PyObject *v = worker_handed_over(pool, r);
     if (v == NULL) {
-        buffers b = buffers_of_result(st, at->run, r);
-        v = decode_value(st, at->call->serializer, r->out.data, r->out.size, &b, 0);
+        answer_bytes bytes;
+        if (answer_open(&bytes, st, at->run, r) < 0)
+            return core_take_exception();
+        v = decode_value(st, at->call->serializer, bytes.head, bytes.size, &bytes.buffers, 0);
+        answer_close(&bytes);
     }
     if (v == NULL)
         return core_take_exception();
@@ -203,7 +206,7 @@ static int gather(PoolObject *pool, apply_run *at)
             return -1;
         }
         if (r.kind != TERCIO_KIND_RESULT) {
-            int noted = r.kind == TERCIO_KIND_EXIT ? pool_note_exit(pool, &r) : 0;
+            int noted = r.kind == TERCIO_KIND_EXIT ? pool_note_exit(pool, at->run, &r) : 0;
             tercio_release(at->run, &r);
             if (noted < 0)
                 return -1;

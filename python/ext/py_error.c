@@ -104,7 +104,7 @@ static bool raise_failure(PoolObject *pool)
     tercio_result r = {.size = sizeof r};
     if (pool == NULL || pool->engine == NULL || tercio_failure(pool->engine, &r) != 1)
         return false;
-    PyObject *exc = error_of_result(pool, NULL, &r, NULL, false, 0);
+    PyObject *exc = error_of_result(pool, NULL, NULL, &r, NULL, false, 0);
     if (exc != NULL) {
         core_raise(exc);
         Py_DECREF(exc);
@@ -186,23 +186,27 @@ static PyObject *timed_out(PoolObject *pool, const tercio_result *r, double time
 }
 
 /* What a task, or a worker on its way in or out, said about its failure. The first byte tells how. */
-static PyObject *said(PoolObject *pool, const tercio_result *r)
+static PyObject *said(PoolObject *pool, tercio_run *run, const tercio_result *r)
 {
     core_state *st = pool->env.st;
-    const char *data = r->out.data;
-    if (r->out.size > 1 && data[0] == 'd') {
+    answer_bytes a;
+    PyObject *exc = NULL;
+    if (answer_open(&a, st, run, r) < 0)
+        return core_take_exception();
+    const char *data = a.head;
+    if (a.size > 1 && data[0] == 'd') {
         PyObject *load = core_function(st, FN_ERROR_LOAD);
-        if (load == NULL)
-            return core_take_exception();
-        return exception_from(PyObject_CallFunction(load, "y#", data + 1, (Py_ssize_t)(r->out.size - 1)));
-    }
-    if (r->out.size > 1 && data[0] == 't') {
-        PyObject *text = PyUnicode_DecodeUTF8(data + 1, (Py_ssize_t)(r->out.size - 1), "replace");
-        PyObject *exc = text == NULL ? NULL : PyObject_CallOneArg(PyExc_RuntimeError, text);
+        exc =
+            exception_from(load == NULL ? NULL : PyObject_CallFunction(load, "y#", data + 1, (Py_ssize_t)(a.size - 1)));
+    } else if (a.size > 1 && data[0] == 't') {
+        PyObject *text = PyUnicode_DecodeUTF8(data + 1, (Py_ssize_t)(a.size - 1), "replace");
+        exc = exception_from(text == NULL ? NULL : PyObject_CallOneArg(PyExc_RuntimeError, text));
         Py_XDECREF(text);
-        return exc == NULL ? core_take_exception() : exc;
+    } else {
+        exc = make(PyExc_RuntimeError, r->message[0] != '\0' ? r->message : tercio_error_text(r->status));
     }
-    return make(PyExc_RuntimeError, r->message[0] != '\0' ? r->message : tercio_error_text(r->status));
+    answer_close(&a);
+    return exc;
 }
 
 static PyObject *cancelled(core_state *st)
@@ -213,7 +217,7 @@ static PyObject *cancelled(core_state *st)
     return exception_from(PyObject_CallFunction(type, "s", "the task was cancelled"));
 }
 
-PyObject *error_of_result(PoolObject *pool, CallObject *call, const tercio_result *r, PyObject *item,
+PyObject *error_of_result(PoolObject *pool, tercio_run *run, CallObject *call, const tercio_result *r, PyObject *item,
                           bool explicit_arguments, double timeout)
 {
     core_state *st = pool->env.st;
@@ -221,7 +225,7 @@ PyObject *error_of_result(PoolObject *pool, CallObject *call, const tercio_resul
     case TERCIO_EFAILED: {
         PyObject *exc = worker_handed_over(pool, r);
         if (exc == NULL)
-            return said(pool, r);
+            return said(pool, run, r);
         if (PyExceptionInstance_Check(exc))
             return exc;
         Py_DECREF(exc);
@@ -240,7 +244,7 @@ PyObject *error_of_result(PoolObject *pool, CallObject *call, const tercio_resul
     case TERCIO_ENOMEM:
         return make(PyExc_MemoryError, "no memory for the task's arguments or result");
     default:
-        return said(pool, r);
+        return said(pool, run, r);
     }
 }
 

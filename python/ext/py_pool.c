@@ -86,11 +86,11 @@ bool pool_unusable(PoolObject *pool)
     return false;
 }
 
-int pool_note_exit(PoolObject *pool, const tercio_result *r)
+int pool_note_exit(PoolObject *pool, tercio_run *run, const tercio_result *r)
 {
     PyObject *value;
     if (r->status != 0) {
-        value = error_of_result(pool, NULL, r, NULL, false, 0);
+        value = error_of_result(pool, run, NULL, r, NULL, false, 0);
         if (value == NULL)
             return -1;
         if (pool->exit_error == NULL)
@@ -101,10 +101,15 @@ int pool_note_exit(PoolObject *pool, const tercio_result *r)
     }
     value = worker_handed_over(pool, r);
     if (value == NULL) {
-        const unsigned char *data = r->out.data;
-        if (r->out.size < 2 || data[0] >= SERIALIZER_COUNT)
-            return 0;
-        value = decode_value(pool->env.st, data[0], data + 1, r->out.size - 1, NULL, 0);
+        answer_bytes a;
+        if (answer_open(&a, pool->env.st, run, r) == 0) {
+            const unsigned char *data = a.head;
+            if (a.size > 1 && data[0] < SERIALIZER_COUNT)
+                value = decode_value(pool->env.st, data[0], data + 1, a.size - 1, NULL, 0);
+            answer_close(&a);
+            if (value == NULL && !PyErr_Occurred())
+                return 0;
+        }
         if (value == NULL) {
             PyObject *exc = core_take_exception();
             if (pool->exit_error == NULL)
@@ -358,7 +363,7 @@ static void exit_note(void *user, const tercio_result *r)
 {
     PoolObject *self = user;
     PyGILState_STATE gil = PyGILState_Ensure();
-    if (pool_note_exit(self, r) < 0)
+    if (pool_note_exit(self, NULL, r) < 0)
         error_unraisable(NULL);
     PyGILState_Release(gil);
 }

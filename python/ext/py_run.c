@@ -164,8 +164,12 @@ static PyObject *read_result(RunObject *r, const tercio_result *res)
     PyObject *v = worker_handed_over(r->pool, res);
     if (v != NULL)
         return v;
-    buffers b = buffers_of_result(st, r->run, res);
-    return decode_value(st, r->call->serializer, res->out.data, res->out.size, &b, 0);
+    answer_bytes a;
+    if (answer_open(&a, st, r->run, res) < 0)
+        return NULL;
+    v = decode_value(st, r->call->serializer, a.head, a.size, &a.buffers, 0);
+    answer_close(&a);
+    return v;
 }
 
 /* One result to its place. Returns 0; -1 with an exception: the map can't go on; 1: it failed (r->failure). */
@@ -174,7 +178,7 @@ static int take_in(RunObject *r, tercio_result *res)
     PyObject *value = NULL, *argument = NULL;
     int done = 0;
     if (res->kind == TERCIO_KIND_EXIT) {
-        done = pool_note_exit(r->pool, res);
+        done = pool_note_exit(r->pool, r->run, res);
         tercio_release(r->run, res);
         return done;
     }
@@ -190,7 +194,7 @@ static int take_in(RunObject *r, tercio_result *res)
     bool failed = value == NULL;
     if (failed) {
         value = res->status == 0 ? core_take_exception()
-                                 : error_of_result(r->pool, r->call, res, argument, false, r->timeout);
+                                 : error_of_result(r->pool, r->run, r->call, res, argument, false, r->timeout);
         if (res->status == TERCIO_ETIMEDOUT && r->pool->method == TERCIO_THREADING)
             worker_interrupt_threads(r->pool->env.st, r->pool, r->call, res->index);
     }

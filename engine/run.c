@@ -278,7 +278,7 @@ static void let_go(tercio_run *run)
     }
 }
 
-void tercio__run_orphan(tercio_run *run)
+static void unlink_run(tercio_run *run)
 {
     if (run->previous)
         run->previous->next = run->next;
@@ -287,6 +287,11 @@ void tercio__run_orphan(tercio_run *run)
     if (run->next)
         run->next->previous = run->previous;
     run->next = run->previous = NULL;
+}
+
+void tercio__run_orphan(tercio_run *run)
+{
+    unlink_run(run);
     tercio__context_unref(run->pool, run->context);
     run->context = NULL;
     run->pool = NULL;
@@ -310,6 +315,8 @@ void tercio_run_close(tercio_run *run)
         tercio__unlock(pool);
         tercio__drop_garbage(pool);
     } else {
+        if (pool)
+            unlink_run(run); /* a forked child's copy of both: tercio_close shall not find it */
         tercio__inbox_clear(&run->current, NULL, NULL);
         tercio__inbox_clear(&run->incoming, NULL, NULL);
     }

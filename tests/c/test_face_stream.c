@@ -375,6 +375,7 @@ static void cancel_what_does_not_listen(void **state)
 
 static void a_limit_on_time(void **state)
 {
+    skip_threads(state); /* a thread is left behind at its limit, with what it holds */
     tercio_pool *pool = open_pool(state, 1);
     tercio_result result = {.size = sizeof result};
     tercio_map_options options = {.size = sizeof options, .timeout = 0.02};

@@ -407,6 +407,7 @@ static int start_worker(tercio__worker *worker, bool again)
     if (error)
         return error;
     tercio__started made = {.handle = -1};
+    tercio__exit never = {.code = -1};
     error = pool->starter->start(worker, &made);
     int kept = errno;
     tercio__lock(pool);
@@ -422,9 +423,10 @@ static int start_worker(tercio__worker *worker, bool again)
         kept = errno;
         open_gate(worker, TERCIO__GATE_DEAD);
         (void)tercio__process_signal(worker->handle, SIGKILL);
+        (void)tercio__bells_wait(&worker->handle, 1, 0, NULL); /* it stands at the gate: nothing holds it up */
+        (void)pool->starter->collect(worker, &never);
     }
     if (error) {
-        tercio__exit never = {.code = -1};
         worker->stillborn = 0;
         worker->goodbye = true; /* nothing ran */
         tercio__worker_gone(worker, &never);

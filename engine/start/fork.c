@@ -14,6 +14,7 @@
  * not inherited; the child maps its own channel anew.
  */
 #include <errno.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "start.h"
@@ -65,6 +66,8 @@ static int start(tercio__worker *worker, tercio__started *made)
         kept = errno;
         result = made->handle;
         (void)kill(pid, SIGKILL); /* ours still: it stands at the gate and nobody has collected it */
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
         errno = kept;
     }
     return result;

@@ -111,8 +111,10 @@ static bool init(tercio_call *call, void *context)
     int failed = 0;
     STORE(call->words->item_since, call->now, relaxed);
     tercio__call_phase(call, TERCIO_STATE_INIT);
-    if (call->host->init)
+    if (call->host->init) {
+        tercio__bell_ring(call->start->keeper_bell); /* as in leave */
         failed = call->host->init(call->user, call, context);
+    }
     ADD(call->words->ns_init, lap(call));
     STORE(call->words->item_since, 0, relaxed);
     tercio__call_phase(call, TERCIO_STATE_WORK);
@@ -271,6 +273,7 @@ static void leave(tercio_call *call)
     STORE(call->words->item_since, call->now, relaxed);
     tercio__call_phase(call, TERCIO_STATE_EXIT);
     if (call->worked && !now && call->host->exit) {
+        tercio__bell_ring(call->start->keeper_bell); /* exit may have a deadline, and nobody else tells of it */
         call->host->exit(call->user, call, call->last ? call->last->state : NULL);
         if (call->left)
             tercio__call_send_left(call, TERCIO__REC_EXIT, 0);

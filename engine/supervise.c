@@ -432,6 +432,7 @@ static int start_worker(tercio__worker *worker, bool again)
         tercio__worker_gone(worker, &never);
     } else {
         open_gate(worker, TERCIO__GATE_OPEN);
+        tercio__ring_all(pool); /* who waits for room has some, and the worker doesn't know */
     }
     tercio__dispatch_pending(pool);
     tercio__unlock(pool);

@@ -180,12 +180,12 @@ int tercio__run_next(tercio_run *run, double timeout, tercio_result *result)
             run->current.first = run->incoming.first;
             run->current.last = run->incoming.last;
             run->incoming = (tercio__inbox){0};
-            if (run->bell_public)
-                tercio__bell_clear(run->bell);
             tercio__unlock(pool);
             return (int)tercio__inbox_take(&run->current, result);
         }
         error = without_result(run);
+        if (run->bell_public && error == TERCIO_EAGAIN) /* not before: it is readable as long as there is something */
+            tercio__bell_clear(run->bell);
         if (pool->pending || run->options.notify || run->bell_public)
             tercio__arm_keeper(pool);
         tercio__unlock(pool);

@@ -184,6 +184,8 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
         if (result < 0)
             break;
     }
+    if (run->bell_public && answered(run, false))
+        tercio__bell_ring(run->bell); /* whoever polls it still has something to take */
     if (drove && !pool->driver)
         pass_on(pool);
     tercio__arm_keeper(pool);

@@ -251,13 +251,20 @@ void tercio__pump(tercio_pool *pool)
         tercio__dispatch_pending(pool);
     else
         tercio__balance(pool);
-    for (tercio_run *run = pool->runs; run; run = run->next)
+    bool busy = pool->pending != NULL;
+    for (tercio_run *run = pool->runs; run; run = run->next) {
+        busy |= run->n_chunks > 0;
         if (run->waits && (!tercio__inbox_empty(&run->incoming) || run->wants_room || run->error ||
                            (run->ended && run->n_chunks == 0)))
             tercio__run_ring(run);
         else if (run->bell_public && (!tercio__inbox_empty(&run->incoming) || run->error ||
                                       ((run->ended || run->stopped) && run->n_chunks == 0)))
             tercio__bell_ring(run->bell);
+    }
+    if (pool->pool_waits && !busy) /* tercio_finish; this is another thread */
+        tercio__bell_ring(pool->pool_waits_on);
+    if (pool->n_dead_ranges)
+        tercio__discard_dead(pool);
 }
 
 void tercio__return_blocks(tercio_pool *pool, tercio_result *result)

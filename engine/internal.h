@@ -140,7 +140,9 @@ struct tercio_pool {
     tercio__chunk *pending, **pending_end;
     uint32_t next_context;
     unsigned n_waiting;         /* callers asleep */
-    bool pool_waits;            /* one of them in tercio__pool_wait */
+    bool pool_waits;            /* one of them in tercio__pool_wait ... */
+    int pool_waits_on;          /* ... on this bell: caller_bell, or, when a run's caller drives, pool_bell */
+    int pool_bell;              /* -1: not needed yet */
 
     int caller_bell, keeper_bell, set;
     bool driver;                /* somebody waits on caller_bell */

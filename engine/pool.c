@@ -154,7 +154,7 @@ static tercio_pool *new_pool(void)
     }
     tercio__fork_watch();
     pool->fork_generation = tercio__fork_generation();
-    pool->caller_bell = pool->keeper_bell = pool->set = pool->starter_event = -1;
+    pool->caller_bell = pool->keeper_bell = pool->pool_bell = pool->set = pool->starter_event = -1;
     pool->pending_end = &pool->pending;
     atomic_init(&pool->spin_ns, 20000);
     return pool;
@@ -409,6 +409,8 @@ static void free_memory(tercio_pool *pool)
         close(pool->caller_bell);
     if (pool->keeper_bell >= 0)
         close(pool->keeper_bell);
+    if (pool->pool_bell >= 0)
+        close(pool->pool_bell);
     if (pool->set >= 0)
         close(pool->set);
     free(pool->dead_ranges);

@@ -21,7 +21,7 @@ void tercio__ring_all(tercio_pool *pool)
     for (tercio_run *run = pool->runs; run; run = run->next)
         tercio__run_ring(run);
     if (pool->pool_waits)
-        tercio__bell_ring(pool->caller_bell);
+        tercio__bell_ring(pool->pool_waits_on);
 }
 
 /* ---- Announcing ---------------------------------------------------------------------------------------------------- */
@@ -116,6 +116,8 @@ static void pass_on(tercio_pool *pool)
             tercio__run_ring(run);
             return;
         }
+    if (pool->pool_waits)
+        tercio__bell_ring(pool->pool_waits_on);
 }
 
 static bool answered(tercio_run *run, bool or_room)
@@ -203,18 +205,30 @@ int tercio_wait(tercio_run *run, double timeout, bool or_room, const void *sigma
 int tercio__pool_wait(tercio_pool *pool, uint64_t deadline)
 {
     int result = 0;
+    bool drives = !pool->driver;
+    /* Two sleepers on one bell would take each other's rings. */
+    if (!drives && pool->pool_bell < 0 && (pool->pool_bell = tercio__bell_create()) < 0) {
+        pool->pool_bell = -1;
+        return TERCIO_ESYSTEM;
+    }
     pool->pool_waits = true;
+    pool->pool_waits_on = drives ? pool->caller_bell : pool->pool_bell;
     pool->n_waiting++;
+    pool->driver = true;
     announce(pool);
     if (!news_after_announcing(pool)) {
         tercio__unlock(pool);
-        result = tercio__bells_wait(&pool->caller_bell, 1, deadline, NULL);
+        result = tercio__bells_wait(&pool->pool_waits_on, 1, deadline, NULL);
         tercio__lock(pool);
         result = result == 0 ? TERCIO_EAGAIN : result > 0 ? 0 : result;
     }
-    tercio__bell_clear(pool->caller_bell);
+    tercio__bell_clear(pool->pool_waits_on);
     pool->pool_waits = false;
     pool->n_waiting--;
+    if (drives) {
+        pool->driver = false;
+        pass_on(pool);
+    }
     if (result == 0 && atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed))
         result = TERCIO_EINTERRUPTED;
     return result;

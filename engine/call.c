@@ -217,7 +217,9 @@ int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *p
                 STORE(words->longest[i].index, call->slot->index + call->item - 1, relaxed);
                 break;
             }
-        STORE(words->item_sequence, call->sequence << 32 | call->item, relaxed);
+        /* Whoever reads the time twice around the item gets the two that belong together. */
+        STORE(words->item_since, 0, relaxed);
+        STORE(words->item_sequence, call->sequence << 32 | call->item, release);
         STORE(words->item_since, call->item < call->slot->n_items ? now : 0, release);
     }
     tercio__call_ring(call, false);

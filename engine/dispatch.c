@@ -269,6 +269,8 @@ void tercio__dispatch_pending(tercio_pool *pool)
         if (worker == NULL)
             return; /* in order: what is behind it waits as well */
         send(worker, chunk, &letter);
+        if (chunk->run->timeout_ns)
+            tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
         unlink_pending(pool, at);
         tercio__wake(worker);
     }

@@ -249,7 +249,7 @@ void tercio__run_ring(tercio_run *);
 /* Rings all who wait in the pool. Under the lock. */
 void tercio__ring_all(tercio_pool *);
 /* Lets workers ring the keeper where no caller will look after queued work. Under the lock. */
-void tercio__arm_keeper(tercio_pool *);
+void tercio__arm_keeper(tercio_pool *, bool always);
 /* What a public call on a run or pool begins with: 0, TERCIO_ECLOSED or TERCIO_EFORKED. */
 int tercio__run_check(const tercio_run *);
 /* Detaches a run from its pool, which goes. Under the lock. */

@@ -101,7 +101,7 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
     if (result == 0 && wait_in_pool && (result = tercio__defer(run, message)) == 0)
         result = 1;
     if (run->options.notify || run->bell_public || pool->pending)
-        tercio__arm_keeper(pool);
+        tercio__arm_keeper(pool, false);
     if (run->timeout_ns && result == 1)
         tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
     tercio__unlock(pool);
@@ -187,7 +187,7 @@ int tercio__run_next(tercio_run *run, double timeout, tercio_result *result)
         if (run->bell_public && error == TERCIO_EAGAIN) /* not before: it is readable as long as there is something */
             tercio__bell_clear(run->bell);
         if (pool->pending || run->options.notify || run->bell_public)
-            tercio__arm_keeper(pool);
+            tercio__arm_keeper(pool, false);
         tercio__unlock(pool);
         if (error != TERCIO_EAGAIN || timeout == 0)
             return error;
@@ -251,7 +251,7 @@ int tercio_run_fd(tercio_run *run)
         tercio__pump(run->pool);
         if (!tercio__inbox_empty(&run->incoming) || !tercio__inbox_empty(&run->current) || without_result(run) != TERCIO_EAGAIN)
             tercio__bell_ring(fd);
-        tercio__arm_keeper(run->pool);
+        tercio__arm_keeper(run->pool, false);
     }
     tercio__unlock(run->pool);
     return fd;

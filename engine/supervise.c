@@ -131,8 +131,22 @@ static tercio__chunk *running_chunk(tercio__worker *worker, uint64_t *sequence)
     return &worker->inflight[passed % TERCIO__SLOTS];
 }
 
+/* True when a message that is queued behind what runs may run out of its time before we would look again. */
+static bool hides_a_limit(const tercio__worker *worker, const tercio__chunk *running, uint64_t sequence)
+{
+    uint64_t least = running && running->run ? running->run->timeout_ns : 0;
+    if (running == NULL)
+        return false;
+    for (uint64_t s = sequence + 1; s < worker->sender.tail; s++) {
+        const tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
+        if (!chunk->over && chunk->run && chunk->run->timeout_ns && (least == 0 || chunk->run->timeout_ns < least))
+            return true;
+    }
+    return false;
+}
+
 /* What is over its time is told to stop, and killed after the grace. Returns: the next deadline; 0: none. */
-static uint64_t check_worker(tercio__worker *worker, uint64_t now)
+static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
 {
     tercio_pool *pool = worker->pool;
     if (worker->state != TERCIO_STATE_START || worker->sender.map.words == NULL)
@@ -152,26 +166,29 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now)
     if (phase == TERCIO_STATE_INIT || phase == TERCIO_STATE_EXIT) {
         bool is_init = phase == TERCIO_STATE_INIT;
         double seconds = is_init ? pool->options.init_timeout : pool->options.exit_timeout;
-        if (seconds <= 0)
-            return 0;
         limit = (since ? since : now) + (uint64_t)(seconds * 1e9);
-        if (now < limit)
+        if (seconds > 0 && now < limit)
             return limit;
-        fail_phase(worker, is_init ? TERCIO_KIND_INIT : TERCIO_KIND_EXIT);
-        return 0;
+        if (seconds > 0) {
+            fail_phase(worker, is_init ? TERCIO_KIND_INIT : TERCIO_KIND_EXIT);
+            return 0;
+        }
     }
     tercio__chunk *chunk = running_chunk(worker, &sequence);
+    *hidden |= hides_a_limit(worker, chunk, sequence);
     double init_limit = worker->sender.tail > worker->sender.reclaimed ? pool->options.init_timeout : 0;
     uint64_t next = init_limit > 0 && LOAD(words->ns_init, relaxed) == 0 ? now + (uint64_t)(init_limit * 1e9) : 0;
     if (chunk == NULL || chunk->over || chunk->run == NULL || chunk->run->timeout_ns == 0)
         return next;
-    if (since == 0 || phase != TERCIO_STATE_WORK || LOAD(words->item_sequence, relaxed) >> 32 != (sequence & UINT32_MAX))
+    uint64_t what = LOAD(words->item_sequence, acquire);
+    if (since == 0 || LOAD(words->item_since, relaxed) != since || phase != TERCIO_STATE_WORK ||
+        what >> 32 != (sequence & UINT32_MAX))
         return now + chunk->run->timeout_ns; /* about to begin */
     limit = since + chunk->run->timeout_ns;
     if (now < limit)
         return limit;
     chunk->abort = TERCIO__ABORT_TIMEOUT;
-    chunk->abort_item = (uint32_t)LOAD(words->item_sequence, relaxed);
+    chunk->abort_item = (uint32_t)what;
     tercio__interrupt_worker(worker, sequence);
     if (worker->handle >= 0)
         return now + grace_ns(pool);
@@ -180,11 +197,11 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now)
     return 0;
 }
 
-static uint64_t check_deadlines(tercio_pool *pool)
+static uint64_t check_deadlines(tercio_pool *pool, bool *hidden)
 {
     uint64_t next = 0, now = tercio__now();
     for (unsigned i = 0; i < pool->n_workers; i++) {
-        uint64_t deadline = check_worker(&pool->workers[i], now);
+        uint64_t deadline = check_worker(&pool->workers[i], now, hidden);
         if (deadline && (next == 0 || deadline < next))
             next = deadline;
     }
@@ -498,7 +515,8 @@ static void *keep(void *data)
             take_token(pool, tokens[i]);
         tercio__pump(pool);
         collect_the_dead(pool, tokens, n);
-        uint64_t deadline = check_deadlines(pool);
+        bool hidden = false;
+        uint64_t deadline = check_deadlines(pool, &hidden);
         if (pool->needs_start && wanted(pool)) {
             tercio__unlock(pool);
             int error = tercio__start_missing(pool), number = errno;
@@ -513,7 +531,7 @@ static void *keep(void *data)
         }
         bool notify = has_to_notify(pool), garbage = !tercio__inbox_empty(&pool->garbage);
         if (!notify)
-            tercio__arm_keeper(pool);
+            tercio__arm_keeper(pool, hidden);
         tercio__unlock(pool);
         if (garbage)
             tercio__drop_garbage(pool);

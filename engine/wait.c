@@ -63,12 +63,12 @@ static bool news_after_announcing(const tercio_pool *pool)
     return false;
 }
 
-void tercio__arm_keeper(tercio_pool *pool)
+void tercio__arm_keeper(tercio_pool *pool, bool always)
 {
     bool wanted = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run && !wanted; run = run->next)
         wanted = (run->options.notify || run->bell_public) && run->n_chunks > 0 && !run->waits;
-    if (!wanted || pool->n_waiting > 0) /* a caller that sleeps looks after everything */
+    if (!always && (!wanted || pool->n_waiting > 0)) /* a caller that sleeps looks after everything */
         return;
     if (atomic_load_explicit(&pool->page->keeper_wants, memory_order_relaxed) == TERCIO__WANT_ANY)
         return;
@@ -190,7 +190,7 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
         tercio__bell_ring(run->bell); /* whoever polls it still has something to take */
     if (drove && !pool->driver)
         pass_on(pool);
-    tercio__arm_keeper(pool);
+    tercio__arm_keeper(pool, false);
     tercio__unlock(pool);
     return result;
 }

@@ -1,0 +1,638 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The engine's promises one at a time: deadlines, cancelling, waiting in several threads, descriptors to poll, deaths
+ * of the parent and of the server, failures to start, applications with habits of their own, and rest.
+ */
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include "battery.h"
+
+/* ---- Deadlines ----------------------------------------------------------------------------------------------------- */
+
+static void one_with_a_limit(tercio_pool *pool, unsigned task, double timeout, int status)
+{
+    signpost post;
+    tercio_map_options options = {.size = sizeof options, .timeout = timeout};
+    tercio_result first = {.size = sizeof first};
+    signpost_open(&post);
+    tercio_bytes in = signpost_input(&post);
+    assert_int_equal(tercio_map(pool, task, in.data, in.size, 1, NULL, &options, &first), 1);
+    assert_int_equal(first.status, status);
+    assert_int_equal(first.attempts, 1);
+    signpost_wait(&post, 1);
+    signpost_close(&post);
+}
+
+static void a_limit_that_is_heard(void **state)
+{
+    tercio_pool *pool = open_pool(state, 2);
+    int before[2], after[2];
+    still_works(pool); /* so that both live */
+    tercio_worker_pids(pool, before, 2);
+    tercio_map_options options = {.size = sizeof options, .timeout = 0.05};
+    tercio_result first = {.size = sizeof first};
+    signpost post;
+    signpost_open(&post);
+    tercio_bytes in = signpost_input(&post);
+    /* It ends by itself when it is told; threads are left behind instead. */
+    assert_int_equal(tercio_map(pool, LISTEN, in.data, in.size, 1, NULL, &options, &first), 1);
+    signpost_wait(&post, 1);
+    signpost_close(&post);
+    tercio_worker_pids(pool, after, 2);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(before[i], after[i]);
+    still_works(pool);
+    tercio_close(pool);
+}
+
+static void a_limit_that_is_not_heard(void **state)
+{
+    tercio_options options = options_of(state, 2);
+    tercio_pool *pool;
+    skip_threads(state); /* it would burn a CPU until this program ends */
+    options.grace = 0.05;
+    assert_int_equal(tercio_open(&pool, &options), 0);
+    for (int i = 0; i < 3; i++) {
+        one_with_a_limit(pool, STUCK, 0.05, TERCIO_ETIMEDOUT);
+        one_with_a_limit(pool, SLEEP, 0.05, TERCIO_ETIMEDOUT);
+    }
+    still_works(pool);
+    tercio_close(pool);
+}
+
+static void a_limit_leaves_the_others_alone(void **state)
+{
+    enum { MANY = 40 };
+    skip_threads(state);
+    tercio_options options = options_of(state, 2);
+    tercio_pool *pool;
+    options.grace = 0.05;
+    assert_int_equal(tercio_open(&pool, &options), 0);
+    item *in = items_of(MANY, 0);
+    uint64_t out[MANY] = {0};
+    in[20].ns = UINT64_C(1000000000000);
+    for (size_t chunk = 1; chunk <= 10; chunk += 9) {
+        tercio_map_options limited = {.size = sizeof limited, .timeout = SLOW ? 2 : 0.5, .chunk = chunk};
+        tercio_result first = {.size = sizeof first};
+        new_ledger();
+        memset(out, 0, sizeof out);
+        assert_int_equal(tercio_map(pool, WORK, in, sizeof *in, MANY, out, &limited, &first), 1);
+        assert_int_equal(first.index, 20);
+        assert_int_equal(first.status, TERCIO_ETIMEDOUT);
+        for (size_t i = 0; i < MANY; i++) {
+            assert_int_equal(out[i], i == 20 ? 0 : i * 3 + 1);
+            assert_int_equal(the_ledger->begun[i], 1);
+        }
+    }
+    tercio_close(pool);
+    free(in);
+}
+
+/* Its limit begins when it does, however long it stood behind one that has none. */
+static void a_limit_behind_one_without(void **state)
+{
+    skip_threads(state);
+    tercio_options options = options_of(state, 1);
+    tercio_map_options limited = {.size = sizeof limited, .timeout = 0.05};
+    tercio_pool *pool;
+    tercio_run *first, *second;
+    tercio_result result = {.size = sizeof result};
+    item in = {.ns = 300000000};
+    signpost post;
+    options.grace = 0.05;
+    assert_int_equal(tercio_open(&pool, &options), 0);
+    signpost_open(&post);
+    assert_int_equal(tercio_submit(pool, WORK, (tercio_bytes){&in, sizeof in}, NULL, &first), 0);
+    assert_int_equal(tercio_submit(pool, STUCK, signpost_input(&post), &limited, &second), 0);
+    assert_int_equal(tercio_next(second, BOUND_SECONDS / 2, &result), 1);
+    assert_int_equal(result.status, TERCIO_ETIMEDOUT);
+    tercio_release(second, &result);
+    assert_int_equal(tercio_next(first, BOUND_SECONDS / 2, &result), 1);
+    assert_int_equal(result.status, 0);
+    tercio_release(first, &result);
+    tercio_run_close(first);
+    tercio_run_close(second);
+    tercio_close(pool);
+    signpost_close(&post);
+}
+
+static void a_limit_for_init(void **state)
+{
+    skip_threads(state);
+    tercio_options options = options_of(state, 1);
+    tercio_pool *pool;
+    tercio_result first = {.size = sizeof first};
+    item in = {0};
+    uint64_t out;
+    options.init_timeout = 0.1;
+    setenv("BATTERY_INIT", "stuck", 1);
+    assert_int_equal(tercio_open(&pool, &options), 0);
+    assert_true(tercio_map(pool, WORK, &in, sizeof in, 1, &out, NULL, &first) < 0);
+    unsetenv("BATTERY_INIT");
+    assert_int_equal(first.status, TERCIO_ETIMEDOUT);
+    tercio_close(pool);
+}
+
+static void a_limit_for_exit(void **state)
+{
+    skip_threads(state);
+    tercio_options options = options_of(state, 1);
+    tercio_pool *pool;
+    options.exit_timeout = 0.1;
+    setenv("BATTERY_EXIT", "stuck", 1);
+    assert_int_equal(tercio_open(&pool, &options), 0);
+    still_works(pool);
+    assert_int_equal(tercio_finish(pool, 0, NULL, NULL), TERCIO_ETIMEDOUT);
+    unsetenv("BATTERY_EXIT");
+    tercio_close(pool);
+}
+
+/* ---- Cancelling ------------------------------------------------------------------------------------------------------ */
+
+static void cancelled_queued_and_running(void **state)
+{
+    enum { QUEUED = 20 };
+    tercio_pool *pool = open_pool(state, 1);
+    tercio_run *running, *queued[QUEUED];
+    tercio_result result = {.size = sizeof result};
+    signpost post;
+    item in = {0};
+    signpost_open(&post);
+    assert_int_equal(tercio_submit(pool, LISTEN, signpost_input(&post), NULL, &running), 0);
+    signpost_wait(&post, 1);
+    for (uint32_t i = 0; i < QUEUED; i++) {
+        in.index = i;
+        assert_int_equal(tercio_submit(pool, WORK, (tercio_bytes){&in, sizeof in}, NULL, &queued[i]), 0);
+    }
+    for (int i = 0; i < QUEUED; i += 2)
+        assert_int_equal(tercio_cancel(queued[i], 0), 0);
+    assert_int_equal(tercio_cancel(running, 0), 0);
+    assert_int_equal(tercio_next(running, -1, &result), 1);
+    tercio_release(running, &result);
+    for (uint32_t i = 0; i < QUEUED; i++) {
+        assert_int_equal(tercio_next(queued[i], -1, &result), 1);
+        assert_int_equal(result.status, i % 2 ? 0 : TERCIO_ECANCELED);
+        assert_int_equal(the_ledger->begun[i], i % 2);
+        tercio_release(queued[i], &result);
+        tercio_run_close(queued[i]);
+    }
+    tercio_run_close(running);
+    signpost_close(&post);
+    tercio_close(pool);
+}
+
+/* ---- Several threads --------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    tercio_pool *pool;
+    pthread_t thread;
+    int n, result;
+} helper;
+
+static void *map_often(void *data)
+{
+    helper *self = data;
+    enum { MANY = 50 };
+    item *in = items_of(MANY, 5000);
+    uint64_t out[MANY];
+    self->result = 0;
+    for (int round = 0; round < self->n && self->result == 0; round++) {
+        tercio_map_options options = {.size = sizeof options, .chunk = (size_t)round % 5 + 1};
+        memset(out, 0, sizeof out);
+        self->result = tercio_map(self->pool, WORK, in, sizeof *in, MANY, out, &options, NULL);
+        for (size_t i = 0; i < MANY; i++)
+            self->result |= out[i] != i * 3 + 1;
+    }
+    free(in);
+    return NULL;
+}
+
+static void drivers_take_turns(void **state)
+{
+    enum { CALLERS = 4 };
+    tercio_pool *pool = open_pool(state, 2);
+    helper helpers[CALLERS];
+    for (int i = 0; i < CALLERS; i++) {
+        helpers[i] = (helper){.pool = pool, .n = SLOW ? 20 : 100};
+        assert_int_equal(pthread_create(&helpers[i].thread, NULL, map_often, &helpers[i]), 0);
+    }
+    for (int i = 0; i < CALLERS; i++) {
+        pthread_join(helpers[i].thread, NULL);
+        assert_int_equal(helpers[i].result, 0);
+    }
+    tercio_close(pool);
+}
+
+/* One waits for a long item and drives the pool; the other's short ones come home meanwhile. */
+static void *wait_for_one(void *data)
+{
+    tercio_run *run = data;
+    static tercio_result result;
+    result.size = sizeof result;
+    (void)tercio_next(run, -1, &result);
+    tercio_release(run, &result);
+    return NULL;
+}
+
+static void short_items_beside_a_long_one(void **state)
+{
+    tercio_pool *pool = open_pool(state, 2);
+    tercio_run *run;
+    pthread_t thread;
+    signpost post;
+    helper other = {.pool = pool, .n = 20};
+    signpost_open(&post);
+    assert_int_equal(tercio_submit(pool, LISTEN, signpost_input(&post), NULL, &run), 0);
+    signpost_wait(&post, 1);
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_one, run), 0);
+    map_often(&other);
+    assert_int_equal(other.result, 0);
+    assert_int_equal(tercio_cancel(run, 0), 0);
+    pthread_join(thread, NULL);
+    tercio_run_close(run);
+    signpost_close(&post);
+    tercio_close(pool);
+}
+
+static void *finish_it(void *data)
+{
+    helper *self = data;
+    self->result = tercio_finish(self->pool, 0, NULL, NULL);
+    return NULL;
+}
+
+/* Whoever finishes waits for the others' work, whoever drives it. */
+static void finished_while_others_wait(void **state)
+{
+    for (int round = 0; round < (SLOW ? 5 : 30); round++) {
+        tercio_pool *pool = open_pool(state, 2);
+        helper other = {.pool = pool};
+        tercio_run *run;
+        tercio_result result = {.size = sizeof result};
+        item in = {.index = 5, .ns = (uint64_t)round * 20000};
+        assert_int_equal(tercio_submit(pool, WORK, (tercio_bytes){&in, sizeof in}, NULL, &run), 0);
+        assert_int_equal(pthread_create(&other.thread, NULL, finish_it, &other), 0);
+        assert_int_equal(tercio_next(run, -1, &result), 1);
+        assert_int_equal(result.status, 0);
+        tercio_release(run, &result);
+        pthread_join(other.thread, NULL);
+        assert_int_equal(other.result, 0);
+        tercio_run_close(run);
+        tercio_close(pool);
+    }
+}
+
+static void interrupted(void **state)
+{
+    tercio_pool *pool = open_pool(state, 1);
+    tercio_run *run;
+    tercio_result result = {.size = sizeof result};
+    signpost post;
+    signpost_open(&post);
+    assert_int_equal(tercio_submit(pool, LISTEN, signpost_input(&post), NULL, &run), 0);
+    signpost_wait(&post, 1);
+    tercio_interrupt(pool);
+    assert_int_equal(tercio_next(run, -1, &result), TERCIO_EINTERRUPTED);
+    assert_int_equal(tercio_next(run, 0, &result), TERCIO_EAGAIN);
+    assert_int_equal(tercio_cancel(run, 0), 0);
+    assert_int_equal(tercio_next(run, -1, &result), 1);
+    tercio_release(run, &result);
+    tercio_run_close(run);
+    signpost_close(&post);
+    still_works(pool);
+    tercio_close(pool);
+}
+
+/* ---- A descriptor to poll ------------------------------------------------------------------------------------------------ */
+
+static int next_of_ten(void *user, tercio_bytes *input)
+{
+    static item in;
+    uint32_t *at = user;
+    if (*at == 10)
+        return 0;
+    in.index = (*at)++;
+    *input = (tercio_bytes){&in, sizeof in};
+    return 1;
+}
+
+static void polled_one_result_at_a_time(void **state)
+{
+    tercio_pool *pool = open_pool(state, 2);
+    tercio_run *run;
+    tercio_result result = {.size = sizeof result};
+    uint32_t at = 0;
+    int got, n = 0;
+    assert_int_equal(tercio_stream(pool, WORK, next_of_ten, &at, NULL, &run), 0);
+    struct pollfd polled = {.fd = tercio_run_fd(run), .events = POLLIN};
+    assert_true(polled.fd >= 0);
+    for (bool first = true;; first = false) {
+        if (!first) /* the first call sends something off */
+            assert_int_equal(poll(&polled, 1, BOUND_SECONDS * 500), 1); /* milliseconds: half of the bound */
+        got = tercio_next(run, 0, &result);
+        if (got == 0)
+            break;
+        if (got == TERCIO_EAGAIN)
+            continue;
+        assert_int_equal(got, 1);
+        assert_int_equal(result.index, n++);
+        tercio_release(run, &result);
+    }
+    assert_int_equal(n, 10);
+    tercio_run_close(run);
+    tercio_close(pool);
+}
+
+/* ---- Ends --------------------------------------------------------------------------------------------------------------- */
+
+static int handle_on(int pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    assert_true(fd >= 0 || errno == ESRCH);
+    return fd;
+}
+
+/* Waits until all of these are gone. */
+static void all_end(int *handles, int n)
+{
+    for (int i = 0; i < n; i++) {
+        struct pollfd polled = {.fd = handles[i], .events = POLLIN};
+        if (handles[i] < 0)
+            continue;
+        assert_int_equal(poll(&polled, 1, BOUND_SECONDS * 500), 1);
+        close(handles[i]);
+    }
+}
+
+/* The parent of the pool is a child of ours, which is killed. */
+static void parent_is_killed(void **state)
+{
+    enum { WORKERS = 3 };
+    skip_threads(state);
+    static const unsigned doing[] = {WORK, SLEEP, LISTEN};
+    for (size_t k = 0; k < sizeof doing / sizeof *doing; k++) {
+        int pids[WORKERS + 1] = {0}, handles[WORKERS + 1], talk[2];
+        signpost post;
+        signpost_open(&post);
+        assert_int_equal(pipe2(talk, O_CLOEXEC), 0);
+        fflush(NULL);
+        pid_t parent = fork();
+        if (parent == 0) {
+            tercio_options options = options_of(state, WORKERS);
+            tercio_pool *pool;
+            tercio_run *runs[WORKERS];
+            tercio_result result = {.size = sizeof result};
+            item in = {.ns = UINT64_C(1000000000000)};
+            tercio_bytes input = doing[k] == WORK ? (tercio_bytes){&in, sizeof in} : signpost_input(&post);
+            if (tercio_open(&pool, &options))
+                _exit(1);
+            for (int i = 0; i < WORKERS; i++)
+                if (tercio_submit(pool, doing[k], input, NULL, &runs[i]))
+                    _exit(2);
+            tercio_worker_pids(pool, pids, WORKERS);
+            if (write(talk[1], pids, sizeof pids) != sizeof pids)
+                _exit(3);
+            (void)tercio_next(runs[0], -1, &result);
+            _exit(4);
+        }
+        assert_true(parent > 0);
+        assert_int_equal(read(talk[0], pids, sizeof pids), sizeof pids);
+        for (int i = 0; i < WORKERS; i++)
+            handles[i] = handle_on(pids[i]);
+        if (doing[k] != WORK)
+            signpost_wait(&post, WORKERS);
+        kill(parent, SIGKILL);
+        assert_int_equal(waitpid(parent, NULL, 0), parent);
+        all_end(handles, WORKERS);
+        close(talk[0]);
+        close(talk[1]);
+        signpost_close(&post);
+    }
+}
+
+static int parent_of(int pid)
+{
+    char path[64];
+    int parent = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (file && fscanf(file, "%*d (%*[^)]) %*c %d", &parent) != 1)
+        parent = 0;
+    if (file)
+        fclose(file);
+    return parent;
+}
+
+static void server_is_killed(void **state)
+{
+    if (method_of(state) != TERCIO_FORKSERVER)
+        skip();
+    for (int busy = 0; busy < 2; busy++) {
+        tercio_pool *pool = open_pool(state, 2);
+        tercio_run *run;
+        tercio_result result = {.size = sizeof result};
+        signpost post;
+        int pids[2], handles[2];
+        signpost_open(&post);
+        tercio_worker_pids(pool, pids, 2);
+        for (int i = 0; i < 2; i++)
+            handles[i] = handle_on(pids[i]);
+        int server = parent_of(pids[0]);
+        assert_true(server > 1 && server != getpid());
+        if (busy) {
+            assert_int_equal(tercio_submit(pool, SLEEP, signpost_input(&post), NULL, &run), 0);
+            signpost_wait(&post, 1);
+        }
+        kill(server, SIGKILL);
+        all_end(handles, 2);
+        if (busy) {
+            int got = tercio_next(run, -1, &result);
+            if (got == 1) { /* the item's own death may come first */
+                assert_int_equal(result.status, TERCIO_EDIED);
+                tercio_release(run, &result);
+            } else {
+                assert_int_equal(got, TERCIO_ESTART);
+            }
+            tercio_run_close(run);
+        }
+        /* The pool can't go on, and whoever asks hears so. */
+        item in = {0};
+        uint64_t out;
+        int answer = tercio_map(pool, WORK, &in, sizeof in, 1, &out, NULL, &result);
+        assert_int_equal(answer, TERCIO_ESTART);
+        tercio_close(pool);
+        signpost_close(&post);
+    }
+    tercio_pool *pool = open_pool(state, 2);
+    still_works(pool);
+    tercio_close(pool);
+}
+
+/* ---- Failures to start ---------------------------------------------------------------------------------------------------- */
+
+static void no_descriptors_left(void **state)
+{
+    struct rlimit before, low;
+    size_t had = count_entries("/proc/self/fd");
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int opened = 0;
+    for (rlim_t more = 0; more < 16; more++) {
+        tercio_options options = options_of(state, 3);
+        tercio_pool *pool;
+        low = before;
+        low.rlim_cur = (rlim_t)had + more;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+        int error = tercio_open(&pool, &options);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        if (error == 0) {
+            opened++;
+            tercio_close(pool);
+        } else {
+            assert_true(error == TERCIO_ESYSTEM || error == TERCIO_ESTART);
+            assert_null(pool);
+        }
+        if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD || count_entries("/proc/self/fd") != had) {
+            print_error("with room for %d descriptors something is left\n", (int)more);
+            fail();
+        }
+    }
+    assert_true(opened > 0);
+    tercio_pool *pool = open_pool(state, 3);
+    still_works(pool);
+    tercio_close(pool);
+}
+
+/* ---- Applications with habits ------------------------------------------------------------------------------------------------ */
+
+static void one_dies(tercio_pool *pool, uint32_t how, tercio_result *first)
+{
+    item in = {.index = 1, .how = how};
+    uint64_t out;
+    *first = (tercio_result){.size = sizeof *first};
+    assert_int_equal(tercio_map(pool, HOW, &in, sizeof in, 1, &out, NULL, first), 1);
+    assert_int_equal(first->status, TERCIO_EDIED);
+}
+
+static void ignores_sigchld(void **state)
+{
+    skip_threads(state);
+    tercio_result first;
+    signal(SIGCHLD, SIG_IGN);
+    tercio_pool *pool = open_pool(state, 2);
+    for (uint32_t how = BY_KILL; how <= BY_ABORT; how++) {
+        one_dies(pool, how, &first);
+        /* What can't be known is said to be unknown, never invented. */
+        assert_true(first.signal == 0 || how == BY_KILL || how == BY_SEGV || how == BY_ABORT);
+        assert_true(first.code == -1 || (how == BY_EXIT_0 && first.code == 0) || (how == BY_EXIT_3 && first.code == 3));
+    }
+    still_works(pool);
+    tercio_close(pool);
+    signal(SIGCHLD, SIG_DFL);
+}
+
+static void *collect_every_child(void *data)
+{
+    _Atomic bool *stops = data;
+    siginfo_t info;
+    while (!atomic_load(stops)) {
+        /* With no child there is nothing to wait for, and that comes and goes. */
+        if (waitid(P_ALL, 0, &info, WEXITED) && errno == ECHILD)
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void collects_every_child_itself(void **state)
+{
+    skip_threads(state);
+    _Atomic bool stops = false;
+    pthread_t thread;
+    tercio_result first;
+    tercio_pool *pool = open_pool(state, 2);
+    assert_int_equal(pthread_create(&thread, NULL, collect_every_child, &stops), 0);
+    for (int round = 0; round < 5; round++)
+        for (uint32_t how = BY_KILL; how <= BY_EXIT_3; how++)
+            one_dies(pool, how, &first);
+    still_works(pool);
+    atomic_store(&stops, true);
+    tercio_close(pool);
+    pthread_join(thread, NULL);
+}
+
+/* ---- Rest ---------------------------------------------------------------------------------------------------------------------- */
+
+/* How often the threads of a process have slept and woken, and the time that they used, in one number. */
+static uint64_t stirrings(int pid)
+{
+    char path[320], line[256];
+    uint64_t sum = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *folder = opendir(path);
+    for (struct dirent *entry; folder && (entry = readdir(folder)) != NULL;) {
+        unsigned long long n;
+        if (entry->d_name[0] == '.')
+            continue;
+        (void)snprintf(path, sizeof path, "/proc/%d/task/%s/status", pid, entry->d_name);
+        /* The thread that looks stirs itself. */
+        FILE *file = atoi(entry->d_name) == (int)syscall(SYS_gettid) ? NULL : fopen(path, "r");
+        while (file && fgets(line, sizeof line, file))
+            if (sscanf(line, "voluntary_ctxt_switches: %llu", &n) == 1)
+                sum += n;
+        if (file)
+            fclose(file);
+    }
+    if (folder)
+        closedir(folder);
+    return sum;
+}
+
+/* Time is the subject here: nothing happens while it passes. */
+static void rests(void **state)
+{
+    enum { WORKERS = 3 };
+    if (SLOW)
+        skip(); /* a sanitizer's own threads stir */
+    tercio_pool *pool = open_pool(state, WORKERS);
+    int pids[WORKERS];
+    uint64_t before[WORKERS + 1], after[WORKERS + 1];
+    still_works(pool);
+    tercio_worker_pids(pool, pids, WORKERS);
+    /* They settle first: looking for work goes on for some microseconds. */
+    nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    for (int i = 0; i <= WORKERS; i++)
+        before[i] = i == WORKERS ? stirrings(getpid()) : pids[i] ? stirrings(pids[i]) : 0;
+    nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    for (int i = 0; i <= WORKERS; i++) {
+        after[i] = i == WORKERS ? stirrings(getpid()) : pids[i] ? stirrings(pids[i]) : 0;
+        assert_int_equal(after[i], before[i]);
+    }
+    still_works(pool);
+    tercio_close(pool);
+}
+
+int main(int argc, char **argv)
+{
+    static const battery_test tests[] = {
+        BATTERY_TEST(a_limit_that_is_heard),
+        BATTERY_TEST(a_limit_that_is_not_heard),
+        BATTERY_TEST(a_limit_leaves_the_others_alone),
+        BATTERY_TEST(a_limit_behind_one_without),
+        BATTERY_TEST(a_limit_for_init),
+        BATTERY_TEST(a_limit_for_exit),
+        BATTERY_TEST(cancelled_queued_and_running),
+        BATTERY_TEST(drivers_take_turns),
+        BATTERY_TEST(short_items_beside_a_long_one),
+        BATTERY_TEST(finished_while_others_wait),
+        BATTERY_TEST(interrupted),
+        BATTERY_TEST(polled_one_result_at_a_time),
+        BATTERY_TEST(parent_is_killed),
+        BATTERY_TEST(server_is_killed),
+        BATTERY_TEST(no_descriptors_left),
+        BATTERY_TEST(ignores_sigchld),
+        BATTERY_TEST(collects_every_child_itself),
+        BATTERY_TEST(rests),
+    };
+    tercio_worker_entry(argc, argv, &table);
+    return run_battery("engine", tests, sizeof tests / sizeof *tests, argc > 1 ? argv[1] : NULL);
+}

@@ -15,7 +15,7 @@ const char *tercio_error_name(int error)
         TERCIO_ERRORS(X)
 #undef X
     default:
-        return "TERCIO_E?";
+        return "unknown error";
     }
 }
 

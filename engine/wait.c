@@ -177,6 +177,8 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
             tercio__unlock(pool);
             result = tercio__bells_wait(&run->waits_on, 1, deadline, sigmask);
             tercio__lock(pool);
+            if (result == TERCIO_EINTERRUPTED && sigmask == NULL)
+                result = 0; /* a handler of the application's ran: only tercio_interrupt ends such a wait */
         }
         tercio__bell_clear(run->waits_on);
         run->waits = false;

@@ -274,7 +274,8 @@ TERCIO_API void tercio_close(tercio_pool *);
 TERCIO_API void *tercio_state(tercio_call *);                  /* what init left in *state */
 TERCIO_API unsigned tercio_worker_id(tercio_call *);           /* 0 ... n_workers - 1 */
 TERCIO_API void *tercio_shared(tercio_call *, uint32_t id, size_t *size); /* of tercio_share; NULL: no such id */
-TERCIO_API void *tercio_reply(tercio_call *, size_t size);     /* room for the answer, valid until the task returns; NULL: no memory */
+TERCIO_API void *tercio_reply(tercio_call *, size_t size);     /* room for the answer, valid until the task returns; NULL:
+                                                                  no memory, or the task's answer is `out` */
 /* Leaves a message (cut at 255 bytes) for the parent and returns `code`, so that a task may end with it. */
 TERCIO_API int tercio_fail(tercio_call *, int code, const char *format, ...) TERCIO_PRINTF(3, 4);
 TERCIO_API bool tercio_stopping(tercio_call *);                /* the task was cancelled, or the pool ends: return soon */
@@ -373,7 +374,8 @@ TERCIO_API void tercio_run_end(tercio_run *);
 /* Waits until tercio_next has something, or, with `or_room`, until tercio_push would take a message.
  * `sigmask` (a sigset_t *, may be NULL) is installed while it waits, atomically: block signals, check for them,
  * then wait with the old mask, and none is slept through.
- * Returns: 0; TERCIO_EAGAIN at timeout; TERCIO_EINTERRUPTED also when a signal handler ran; _ECLOSED, _ESTART. */
+ * Returns: 0; TERCIO_EAGAIN at timeout; TERCIO_EINTERRUPTED, with a sigmask also when a signal handler ran; _ECLOSED,
+ * _ESTART. */
 TERCIO_API int tercio_wait(tercio_run *, double timeout, bool or_room, const void *sigmask);
 
 /* The measured mean time of an item of this run, seconds; 0: none yet. */

@@ -5,6 +5,8 @@
 #include "face_tasks.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
 
 static int64_t *numbers(size_t n)
 {
@@ -142,6 +144,34 @@ static void several_threads_map_at_once(void **state)
         pthread_join(threads[i], NULL);
         assert_true(mappers[i].good);
     }
+    tercio_close(pool);
+}
+
+static atomic_int signals_seen;
+
+static void count_signal(int signal)
+{
+    (void)signal;
+    atomic_fetch_add(&signals_seen, 1);
+}
+
+/* Handlers of the application run while it waits, and end nothing. */
+static void signals_do_not_end_a_map(void **state)
+{
+    struct sigaction action = {.sa_handler = count_signal}, before;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    struct itimerspec every = {.it_interval = {0, 300000}, .it_value = {0, 300000}};
+    tercio_map_options options = {.size = sizeof options, .chunk = 1, .max_active = 1};
+    timer_t timer;
+    tercio_pool *pool = open_pool(state, 1);
+    assert_int_equal(sigaction(SIGUSR1, &action, &before), 0);
+    assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    assert_int_equal(timer_settime(timer, 0, &every, NULL), 0);
+    atomic_store(&signals_seen, 0);
+    while (atomic_load(&signals_seen) < 30)
+        map_doubles(pool, 1000, &options);
+    timer_delete(timer);
+    sigaction(SIGUSR1, &before, NULL);
     tercio_close(pool);
 }
 
@@ -407,6 +437,7 @@ int main(int argc, char **argv)
         FACE_TEST(large_items_and_answers),
         FACE_TEST(progress_reaches_its_total),
         FACE_TEST(several_threads_map_at_once),
+        FACE_TEST(signals_do_not_end_a_map),
         FACE_TEST(errors_have_code_and_message),
         FACE_TEST(stop_on_error),
         FACE_TEST(deaths_cost_their_item_alone),

@@ -150,7 +150,8 @@ struct tercio_pool {
     _Atomic unsigned spin_skips;
 
     pthread_t keeper;
-    bool keeper_runs, keeper_stops;
+    bool keeper_runs, keeper_stops, keeper_parked, keeper_released;
+    pthread_cond_t keeper_moves;
     bool needs_start;           /* a worker has to be replaced */
     bool started;               /* the first workers were */
     tercio__range *dead_ranges; /* segments of workers that died */
@@ -277,7 +278,9 @@ int tercio__keeper_start(tercio_pool *);
 int tercio__count_own_thread(int change);
 /* Gives back the memory of dead workers' arenas, once no result lies there. Under the lock. */
 void tercio__discard_dead(tercio_pool *);
+/* The keeper does nothing any more, but its thread stays: workers that it forked end with it. */
 void tercio__keeper_stop(tercio_pool *);
+void tercio__keeper_end(tercio_pool *);
 /* A worker's process or thread is gone. Under the lock. */
 void tercio__worker_gone(tercio__worker *, const tercio__exit *);
 /* A thread that doesn't listen is left behind. Under the lock. */
@@ -310,7 +313,9 @@ typedef struct {
 void tercio__worker_live(const tercio__worker_start *);
 /* Maps page and channel, and lives. For processes: never returns. */
 _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
-                                      const tercio_host *, void *host_user, int parent_pid);
+                                      const tercio_host *, void *host_user, int parent_pid, bool lasting);
+/* The thread that calls this ends no sooner than the process, or than the pool's last worker. */
+bool tercio__lasting_thread(tercio_pool *);
 
 /* The signal that interrupts what a worker runs. */
 int tercio__interrupt_signal(void);

@@ -152,6 +152,11 @@ static tercio_pool *new_pool(void)
         free(pool);
         return NULL;
     }
+    if (pthread_cond_init(&pool->keeper_moves, NULL)) {
+        pthread_mutex_destroy(&pool->lock);
+        free(pool);
+        return NULL;
+    }
     tercio__fork_watch();
     pool->fork_generation = tercio__fork_generation();
     pool->caller_bell = pool->keeper_bell = pool->pool_bell = pool->set = pool->starter_event = -1;
@@ -415,6 +420,7 @@ static void free_memory(tercio_pool *pool)
         close(pool->set);
     free(pool->dead_ranges);
     free(pool->workers);
+    pthread_cond_destroy(&pool->keeper_moves);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }
@@ -432,6 +438,7 @@ void tercio_close(tercio_pool *pool)
     tercio__keeper_stop(pool);
     if (pool->started && pool->workers)
         end_workers(pool);
+    tercio__keeper_end(pool);
     tercio__lock(pool);
     while (pool->runs) {
         tercio_run *run = pool->runs;

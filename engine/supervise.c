@@ -542,8 +542,17 @@ static void *keep(void *data)
             n = 0;
         tercio__lock(pool);
     }
+    pool->keeper_parked = true;
+    pthread_cond_broadcast(&pool->keeper_moves);
+    while (!pool->keeper_released)
+        pthread_cond_wait(&pool->keeper_moves, &pool->lock);
     tercio__unlock(pool);
     return NULL;
+}
+
+bool tercio__lasting_thread(tercio_pool *pool)
+{
+    return tercio__is_main_thread() || (pool->keeper_runs && pthread_equal(pthread_self(), pool->keeper));
 }
 
 int tercio__keeper_start(tercio_pool *pool)
@@ -574,8 +583,20 @@ void tercio__keeper_stop(tercio_pool *pool)
         return;
     tercio__lock(pool);
     pool->keeper_stops = true;
-    tercio__unlock(pool);
     tercio__bell_ring(pool->keeper_bell);
+    while (!pool->keeper_parked)
+        pthread_cond_wait(&pool->keeper_moves, &pool->lock);
+    tercio__unlock(pool);
+}
+
+void tercio__keeper_end(tercio_pool *pool)
+{
+    if (!pool->keeper_runs)
+        return;
+    tercio__lock(pool);
+    pool->keeper_released = true;
+    pthread_cond_broadcast(&pool->keeper_moves);
+    tercio__unlock(pool);
     pthread_join(pool->keeper, NULL);
     pool->keeper_runs = false;
     tercio__count_own_thread(-1);

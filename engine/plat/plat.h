@@ -78,7 +78,10 @@ void tercio__forget_output(void);
 void tercio__write_output(void);
 
 /* Makes this process end when `parent` does, also in the middle of C code. In a child, before anything else. */
-int tercio__die_with_parent(int parent);
+/* `lasting`: the thread that started this process ends with its process; then nothing that a task does to signals
+ * can keep this process alive. */
+int tercio__die_with_parent(int parent, bool lasting);
+bool tercio__is_main_thread(void);
 /* True when the process that is our parent now isn't `parent` any more. */
 bool tercio__parent_gone(int parent);
 

@@ -30,14 +30,15 @@ char **tercio__command(char *const *argv, char *argument, char *own, size_t own_
 
 int tercio_worker_main(const tercio_host *host, void *user, const char *argument)
 {
-    int file, caller, keeper, parent, socket;
+    int file, caller, keeper, parent, socket, lasting;
     unsigned index;
     if (argument == NULL)
         return TERCIO_EINVAL;
     tercio__fork_watch();
-    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d", &file, &caller, &keeper, &index, &parent) == 5)
-        tercio__worker_process(file, caller, keeper, index, host, user, parent);
-    if (sscanf(argument, TERCIO__SERVER_ARGUMENT "%d,%d", &socket, &parent) == 2)
-        tercio__server_live(socket, parent, host, user);
+    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d", &file, &caller, &keeper, &index, &parent,
+               &lasting) == 6)
+        tercio__worker_process(file, caller, keeper, index, host, user, parent, lasting);
+    if (sscanf(argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", &socket, &parent, &lasting) == 3)
+        tercio__server_live(socket, parent, lasting, host, user);
     return TERCIO_EINVAL;
 }

@@ -19,11 +19,11 @@
 
 #include "start.h"
 
-static _Noreturn void enter_child(tercio__worker *worker, int parent)
+static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasting)
 {
     tercio_pool *pool = worker->pool;
     int file = tercio__file_fd(pool->file);
-    if (tercio__die_with_parent(parent))
+    if (tercio__die_with_parent(parent, lasting))
         _exit(0);
     if (!pool->options.no_group)
         (void)setpgid(0, 0);
@@ -35,13 +35,14 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent)
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, true);
     tercio__worker_process(file, pool->caller_bell, pool->keeper_bell, worker->index, pool->host, pool->host_user,
-                           parent);
+                           parent, lasting);
 }
 
 static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
     sigset_t all, old;
+    bool lasting = tercio__lasting_thread(pool);
     int parent = (int)getpid(), result = 0;
 
     if (pool->host->before_fork)
@@ -50,7 +51,7 @@ static int start(tercio__worker *worker, tercio__started *made)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pid_t pid = fork();
     if (pid == 0)
-        enter_child(worker, parent);
+        enter_child(worker, parent, lasting);
     int kept = errno;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (pool->host->after_fork)

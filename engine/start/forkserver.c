@@ -25,7 +25,8 @@ int tercio_server_open(tercio_server **out, char *const *argv)
     result = tercio__pair(pair);
     if (result)
         goto no_pair;
-    (void)snprintf(argument, sizeof argument, TERCIO__SERVER_ARGUMENT "%d,%d", pair[1], (int)getpid());
+    (void)snprintf(argument, sizeof argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", pair[1], (int)getpid(),
+                   tercio__is_main_thread());
     char **command = tercio__command(argv, argument, own, sizeof own);
     if (command == NULL) {
         result = TERCIO_ENOMEM;

@@ -62,7 +62,7 @@ static void close_client(server *s, client *c)
 
 static _Noreturn void enter_child(server *s, client *c, uint32_t index, int parent)
 {
-    if (tercio__die_with_parent(parent))
+    if (tercio__die_with_parent(parent, true))
         _exit(0);
     if (!c->no_group)
         (void)setpgid(0, 0);
@@ -81,7 +81,8 @@ static _Noreturn void enter_child(server *s, client *c, uint32_t index, int pare
     }
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, true);
-    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, index, s->host, s->host_user, parent);
+    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, index, s->host, s->host_user, parent,
+                           true);
 }
 
 static void start_child(server *s, client *c, uint32_t index)
@@ -201,14 +202,14 @@ static bool hear_parent(server *s)
 
 static void nothing(int signal) { (void)signal; }
 
-_Noreturn void tercio__server_live(int socket, int parent_pid, const tercio_host *host, void *host_user)
+_Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, const tercio_host *host, void *host_user)
 {
     server s = {.socket = socket, .host = host, .host_user = host_user};
     struct sigaction quiet = {.sa_handler = nothing, .sa_flags = SA_RESTART};
     uint64_t tokens[16];
     sigemptyset(&quiet.sa_mask);
     sigaction(SIGINT, &quiet, NULL);
-    if (tercio__die_with_parent(parent_pid) || tercio__parent_gone(parent_pid))
+    if (tercio__die_with_parent(parent_pid, lasting) || tercio__parent_gone(parent_pid))
         _exit(0);
     s.set = tercio__set_create();
     if (s.set < 0 || tercio__set_add(s.set, socket, MAIN))

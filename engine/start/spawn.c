@@ -15,8 +15,8 @@ static int start(tercio__worker *worker, tercio__started *made)
     tercio_pool *pool = worker->pool;
     int keep[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell};
     char argument[128], own[PATH_MAX];
-    (void)snprintf(argument, sizeof argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d", keep[0], keep[1], keep[2],
-                   worker->index, (int)getpid());
+    (void)snprintf(argument, sizeof argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d", keep[0], keep[1], keep[2],
+                   worker->index, (int)getpid(), tercio__lasting_thread(pool));
     char **command = tercio__command(pool->options.worker_argv, argument, own, sizeof own);
     if (command == NULL)
         return TERCIO_ENOMEM;

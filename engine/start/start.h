@@ -45,7 +45,7 @@ extern const tercio__starter tercio__fork_starter, tercio__spawn_starter, tercio
 char **tercio__command(char *const *argv, char *argument, char *own, size_t own_size);
 
 /* server.c: a server's whole life. */
-_Noreturn void tercio__server_live(int socket, int parent_pid, const tercio_host *, void *host_user);
+_Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, const tercio_host *, void *host_user);
 
 /* Messages between a pool and its server, over a connection of the pool's own. */
 enum { TERCIO__SERVER_ATTACH = 1, TERCIO__SERVER_START, TERCIO__SERVER_STARTED, TERCIO__SERVER_ENDED };

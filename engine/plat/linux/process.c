@@ -138,6 +138,11 @@ static int parent_signal(void)
     return SIGRTMAX - 1;
 }
 
+bool tercio__is_main_thread(void)
+{
+    return (pid_t)syscall(SYS_gettid) == getpid();
+}
+
 /* The kernel sends this when the thread that forked us ends, be it alone or with its whole process. */
 static void on_parent_signal(int signal)
 {
@@ -148,11 +153,18 @@ static void on_parent_signal(int signal)
     errno = kept;
 }
 
-/* Its limit: a task that blocks all signals in every thread, or takes this one's handler, lives until it lets go of
+/* The limit of what isn't lasting: a task that blocks all signals in every thread, or takes this one's handler, lives until it lets go of
  * them. A worker looks at tercio__parent_gone whenever it waits, so that only a task that never comes back is left. */
-int tercio__die_with_parent(int parent)
+int tercio__die_with_parent(int parent, bool lasting)
 {
     watched_parent = (sig_atomic_t)parent;
+    if (lasting) {
+        if (prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0, 0, 0))
+            return TERCIO_ESYSTEM;
+        if (tercio__parent_gone(parent))
+            _exit(1);
+        return 0;
+    }
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = on_parent_signal;

@@ -302,14 +302,17 @@ def died(
     peak_rss : int
         Most memory it held, bytes; 0: unknown.
     out_of_memory : bool or None
-        Whether the kernel killed it for memory.
+        True: the engine knows that the kernel killed it for memory. Else the kernel's counters are asked.
     args, kwargs, func
         The task.
     """
+    from tercio import _postmortem
     from tercio.exception import WorkerDiedError, signal_name
 
     signal = signal or None
     exit_code = None if signal is not None or exit_code is None or exit_code < 0 else exit_code
+    out_of_memory = out_of_memory or _postmortem.out_of_memory(signal, exit_code)
+    stack = _postmortem.stack(pid)
     if signal is not None:
         how = f"was killed by {signal_name(signal)}"
         if out_of_memory:
@@ -327,6 +330,8 @@ def died(
     lines = describe_arguments(args, kwargs)
     if lines:
         text += " with:\n" + "\n".join(lines)
+    if stack:
+        text += "\n" + stack
     return WorkerDiedError(
         text,
         worker_id=worker_id,
@@ -335,6 +340,7 @@ def died(
         exit_code=exit_code,
         args_repr="\n".join(lines),
         peak_rss=peak_rss,
+        stack=stack,
         out_of_memory=out_of_memory,
     )
 

@@ -10,7 +10,7 @@ import _thread
 import os
 import sys
 
-from tercio import _core, _shutdown, _worker
+from tercio import _core, _postmortem, _shutdown, _worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +164,19 @@ class Session:
         params = self.params
         method = params.start_method
         check_may_start(method)
+        if method == "threading":
+            self._open(call, limits, {})
+            return
+        _postmortem.acquire()
+        try:
+            self._open(call, limits, self._for_fresh_workers())
+        except BaseException:
+            _postmortem.release()
+            raise
+
+    def _for_fresh_workers(self) -> dict[str, Any]:
+        params = self.params
+        method = params.start_method
         fresh: dict[str, Any] = {}
         if method in ("spawn", "forkserver"):
             from tercio import _command
@@ -176,9 +189,13 @@ class Session:
                 fresh["server"] = _forkserver.get_server()
         elif method == "fork":
             flush_output()
+        return fresh
+
+    def _open(self, call: _core.Call, limits: tuple[float, float], fresh: dict[str, Any]) -> None:
+        params = self.params
         self.core = _core.Pool(
             params.n_jobs,
-            method,
+            params.start_method,
             first_call=call,
             shared_objects=None if fresh else params.shared_objects,
             cpu_ids=params.cpu_ids,
@@ -227,6 +244,8 @@ class Session:
             self.applied = None
             self._exit_functions = None
             self._calls.clear()
+            if self.params.start_method != "threading":
+                _postmortem.release()
 
     def wait_idle(self) -> None:
         """Wait for applied tasks and their callbacks."""

@@ -72,7 +72,7 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     """
     import pickle
 
-    from tercio import context
+    from tercio import _postmortem, context
 
     context.alias_main()
     data: dict[str, Any] = {
@@ -80,6 +80,7 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
         "argv": list(sys.argv),
         "directory": os.getcwd(),
         "serializer": serializer,
+        "stacks": _postmortem.where(),
     }
     if method == "forkserver":
         data["environment"] = {**os.environ}
@@ -183,8 +184,11 @@ def enter(
         state.parent_name = f"Worker-{state.worker_id}"
     state.worker_id, state.daemon, state.method = worker_id, daemon, method
     state.parent_pid, state.pid = parent_pid, os.getpid()
+    from tercio import _postmortem
+
     _leave_parent_behind(method)
     if parts is None:
+        _postmortem.inherit()
         if not nested:
             process = sys.modules.get("multiprocessing.process")
             state.parent_name = process.current_process().name if process is not None else "MainProcess"
@@ -198,6 +202,7 @@ def enter(
     state.authkey = data.get("authkey")
     state.start_method = data.get("start_method")
     state.tracker_fd = data.get("tracker_fd")
+    _postmortem.watch(data.get("stacks"))
     if "environment" in data:
         _set_environment(data["environment"])
     sys.path[:] = data["path"]

@@ -367,6 +367,7 @@ static void free_block(tercio__arena *arena, uint32_t id)
     arena->in_use -= r.bytes;
     if (!r.segment) {
         arena->warm -= r.bytes;
+        tercio__heap_block_end(r.head); /* never told, or told to somebody who is gone */
         tercio__heap_block_drop(r.head);
         return;
     }
@@ -507,7 +508,7 @@ static int put(tercio__arena *arena, const tercio_bytes *pieces, size_t n, size_
     atomic_init(&head.state, state == TERCIO__BLOCK_HELD ? TERCIO__BLOCK_LENT : state);
     if (!r->segment) {
         memcpy(r->head, &head, sizeof head);
-        atomic_init(tercio__heap_block_refs(r->head), 1);
+        atomic_init(tercio__heap_block_refs(r->head), state == TERCIO__BLOCK_PINNED ? 1 : 2);
         r->head->reserved[1] = id;
         char *to = (char *)(r->head + 1);
         for (size_t i = 0; i < n; to += pieces[i].size, i++)
@@ -636,9 +637,13 @@ void tercio__arena_delete(tercio__arena *arena)
         return;
     /* In a forked child the mappings were not inherited, and others may lie there by now. */
     bool ours = arena->generation == tercio__fork_generation();
+    bool pool_is_gone = tercio__file_retired(arena->file);
     for (uint32_t id = 1; id < arena->n_records && ours && arena->fd < 0; id++)
-        if (arena->records[id].head)
+        if (arena->records[id].head) {
+            if (pool_is_gone) /* then nobody will look at what was lent and not seen yet */
+                tercio__heap_block_end(arena->records[id].head);
             tercio__heap_block_drop(arena->records[id].head);
+        }
     for (size_t i = 0; i < arena->n_segments; i++) {
         if (ours)
             tercio__shm_unmap(arena->segments[i]->memory, (size_t)arena->segments[i]->pages * arena->page);

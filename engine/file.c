@@ -129,6 +129,11 @@ void tercio__file_unuse(tercio__file *file)
     }
 }
 
+bool tercio__file_retired(tercio__file *file)
+{
+    return atomic_load(&file->retired);
+}
+
 void tercio__file_retire(tercio__file *file)
 {
     if (!atomic_exchange(&file->retired, true))
@@ -239,11 +244,12 @@ void tercio__heap_block_drop(tercio__block_head *head)
         free(head);
 }
 
-static void heap_block_returned(tercio__block_head *head)
+void tercio__heap_block_end(tercio__block_head *head)
 {
     uint32_t lent = TERCIO__BLOCK_LENT; /* release: the owner must not reuse what is still being read */
-    atomic_compare_exchange_strong_explicit(&head->state, &lent, TERCIO__BLOCK_RETURNED, memory_order_release,
-                                            memory_order_relaxed);
+    if (atomic_compare_exchange_strong_explicit(&head->state, &lent, TERCIO__BLOCK_RETURNED, memory_order_release,
+                                                memory_order_relaxed))
+        tercio__heap_block_drop(head);
 }
 
 /* Tells the owner, or, where it is dead, gives back the memory in its place. */
@@ -273,7 +279,7 @@ void tercio__block_return(tercio__file *file, const tercio_block *block)
 {
     int kept = errno;
     if (file->fd < 0) {
-        heap_block_returned((tercio__block_head *)(uintptr_t)block->offset);
+        tercio__heap_block_end((tercio__block_head *)(uintptr_t)block->offset);
         return;
     }
     /* The descriptor of the block came through shared memory: look before writing there. */
@@ -408,7 +414,7 @@ void tercio__view_close(tercio_view *out)
         tercio__shm_unmap(view->head, view->mapped);
     if (view->generation == tercio__fork_generation()) {
         if (!view->mapped) {
-            heap_block_returned(view->head);
+            tercio__heap_block_end(view->head);
             tercio__heap_block_drop(view->head);
         } else if (view->forks != tercio__fork_count()) {
             /* Asked after the unmapping: a fork that isn't counted yet can't copy these pages any more. */

@@ -4,7 +4,7 @@
 # Makes a machine ready: system packages (Debian and its kin, as root, only what is missing) and a virtual
 # environment with pinned tools. Quick when there is nothing to do.
 #
-#   tools/setup.sh GROUP...        groups: build test check bench
+#   tools/setup.sh GROUP...        groups: build test check bench docs
 #
 # PYTHON  the interpreter to build for   (python3)
 # VENV    where the environment goes     (.venv)
@@ -39,6 +39,8 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
     test)
         command_package g++ g++
         pkg-config --exists cmocka 2>/dev/null || missing="$missing libcmocka-dev"
+        command_package chromium chromium
+        [ -d /usr/share/fonts/truetype/dejavu ] || missing="$missing fonts-dejavu-core"
         ;;
     check)
         command_package clang clang
@@ -47,9 +49,9 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         command_package valgrind valgrind
         command_package spin spin
         ;;
-    bench) ;;
+    bench | docs) ;;
     *)
-        say "no group '$group' (build, test, check, bench)"
+        say "no group '$group' (build, test, check, bench, docs)"
         exit 2
         ;;
     esac

@@ -43,7 +43,7 @@ void tercio__result_write(tercio_result *to, const tercio_result *from);
 
 /* ---- Tables (table.c) -------------------------------------------------------------------------------------------- */
 
-extern const tercio_host tercio__table_host;    /* host_user is the const tercio_table * */
+extern const tercio_host tercio__table_host; /* host_user is the const tercio_table * */
 
 /* Returns: 0; TERCIO_EINVAL: a size, a name or a function is missing, or two tasks have one name. */
 int tercio__table_check(const tercio_table *);
@@ -78,15 +78,18 @@ enum { TERCIO__FACE_SIDE_BY_SIDE, TERCIO__FACE_FRAMED };
 typedef struct {
     uint32_t magic, task;
     uint64_t layout;
-    uint64_t in_size;           /* side by side: bytes an item */
+    uint64_t in_size; /* side by side: bytes an item */
 } tercio__face_context;
 
 typedef struct {
-    uint32_t size;              /* bytes in the message */
+    uint32_t size; /* bytes in the message */
     uint32_t flags;
 } tercio__face_frame;
 
-static inline size_t tercio__face_pad(size_t size) { return (size + 7) & ~(size_t)7; }
+static inline size_t tercio__face_pad(size_t size)
+{
+    return (size + 7) & ~(size_t)7;
+}
 
 /* Opens the run of a checked task. */
 int tercio__face_open(tercio_pool *, unsigned task, uint64_t layout, size_t in_size, const tercio_map_options *,

@@ -28,4 +28,7 @@ const char *tercio_method_name(tercio_method method)
     return method >= TERCIO_FORK && method <= TERCIO_THREADING ? names[method] : "unknown";
 }
 
-unsigned tercio_usable_cpus(void) { return tercio__cpus_usable(); }
+unsigned tercio_usable_cpus(void)
+{
+    return tercio__cpus_usable();
+}

@@ -207,18 +207,10 @@ int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *p
     STORE(words->n_done, LOAD(words->n_done, relaxed) + 1, relaxed);
     if (call->timed) {
         uint64_t now = tercio__now(), spent = now - LOAD(words->item_since, relaxed);
-        for (unsigned i = 0; i < TERCIO__TOP; i++)
-            if (spent > LOAD(words->longest[i].ns, relaxed)) {
-                for (unsigned j = TERCIO__TOP - 1; j > i; j--) {
-                    STORE(words->longest[j].ns, LOAD(words->longest[j - 1].ns, relaxed), relaxed);
-                    STORE(words->longest[j].index, LOAD(words->longest[j - 1].index, relaxed), relaxed);
-                }
-                STORE(words->longest[i].ns, spent, relaxed);
-                STORE(words->longest[i].index, call->slot->index + call->item - 1, relaxed);
-                break;
-            }
+        STORE(words->item_since, 0, relaxed); /* what follows is on no item's time */
+        if (tercio__note_longest(call, call->slot->index + call->item - 1, spent))
+            now = tercio__now();
         /* Whoever reads the time twice around the item gets the two that belong together. */
-        STORE(words->item_since, 0, relaxed);
         STORE(words->item_sequence, call->sequence << 32 | call->item, release);
         STORE(words->item_since, call->item < call->slot->n_items ? now : 0, release);
     }

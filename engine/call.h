@@ -71,4 +71,7 @@ void tercio__call_ring(tercio_call *, bool passed);
 void tercio__call_sleep(tercio_call *, bool (*ready)(tercio_call *));
 void tercio__call_phase(tercio_call *, uint32_t phase);
 
+/* metrics.c. Returns whether the item is among the longest; that may have taken time, the host was asked about it. */
+bool tercio__note_longest(tercio_call *, uint64_t index, uint64_t ns);
+
 #endif

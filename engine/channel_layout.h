@@ -59,6 +59,8 @@
  * channel.phase        worker                parent      release/acquire: TERCIO_STATE_...
  * channel.item_*       worker                parent      release/acquire: which item runs since when
  * channel.n_*, ns_*    worker                anyone      relaxed: counters, for people
+ * channel.longest*[]   worker                anyone      relaxed: may be seen half changed, and then shows an item
+ *                                                        twice or with another's text until the next look
  * channel.segments[]   worker                parent      release/acquire on n_segments
  */
 #ifndef TERCIO_CHANNEL_LAYOUT_H
@@ -68,12 +70,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tercio.h"
+
 #define TERCIO__MAGIC UINT64_C(0x6f69637265743031)
 #define TERCIO__SLOTS 256u        /* a power of two */
 #define TERCIO__SEGMENTS 64u      /* most segments of a worker's arena */
 #define TERCIO__PAGE_BYTES 4096u
 #define TERCIO__LINE _Alignas(64)
-#define TERCIO__TOP 5u
+#define TERCIO__TOP ((uint32_t)TERCIO_LONGEST)
 #define TERCIO__SHARES 128u         /* most buffers of tercio_share */
 
 enum { TERCIO__EMPTY, TERCIO__READY, TERCIO__TAKEN, TERCIO__REVOKED };      /* low two bits of slot.word */
@@ -133,7 +137,9 @@ typedef struct {
     uint32_t payload;           /* bytes; TERCIO__IN_BLOCK: parts[0] is the first of the blocks */
 } tercio__record;
 
-typedef struct { _Atomic uint64_t ns, index; } tercio__longest;
+/* Texts stay where they are while the list is sorted anew: an entry names its own. */
+typedef struct { _Atomic uint64_t ns, index; _Atomic uint32_t text; } tercio__longest;  /* text: 1 + place; 0: none yet */
+typedef _Atomic uint64_t tercio__text[TERCIO_LONGEST_TEXT / 8];
 
 typedef struct {
     /* written by the parent before the gate opens */
@@ -160,7 +166,8 @@ typedef struct {
     _Atomic uint64_t item_sequence;             /* slot << 32 | item, of what runs */
     _Atomic uint64_t n_done, n_chunks;
     _Atomic uint64_t ns_start, ns_init, ns_wait, ns_work, ns_exit;
-    tercio__longest longest[TERCIO__TOP];
+    tercio__longest longest[TERCIO__TOP];       /* the longest first */
+    tercio__text longest_text[TERCIO__TOP];
 
     TERCIO__LINE _Atomic uint32_t n_segments;
     tercio__range segments[TERCIO__SEGMENTS];

@@ -113,7 +113,7 @@ static void describe(const tercio__chunk *chunk, tercio__letter *letter)
         .skip = chunk->done,
         .n_blocks = chunk->n_blocks,
         .head_in_block = chunk->head_in_block,
-        .flags = chunk->run->timeout_ns ? TERCIO__TIMED : 0,
+        .flags = chunk->run->timeout_ns || chunk->run->pool->options.observe ? TERCIO__TIMED : 0,
         .context = chunk->context ? chunk->context->id : 0,
     };
     if (chunk->context)

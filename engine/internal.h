@@ -55,6 +55,12 @@ struct tercio__context {
     size_t n_parts;
 };
 
+/* An item that took long, of those that were a worker before. */
+typedef struct {
+    uint64_t ns, index;
+    char text[TERCIO_LONGEST_TEXT];
+} tercio__past;
+
 struct tercio__worker {
     tercio_pool *pool;
     unsigned index;
@@ -74,6 +80,7 @@ struct tercio__worker {
     uint64_t told_at;           /* when what it runs was interrupted; 0: not */
     uint64_t told_sequence;     /* ... and which message that was */
     uint64_t past_tasks, past[5];    /* counters of those that were this worker before */
+    tercio__past past_longest[TERCIO__TOP];
     uint64_t begun;             /* when it was started */
 };
 
@@ -270,6 +277,11 @@ int tercio__pack(tercio_pool *, const tercio_bytes *parts, size_t n_parts, terci
 typedef struct {
     uint64_t magic, head_size, n_blocks;
 } tercio__packed;
+
+/* ---- metrics.c ---------------------------------------------------------------------------------------------------- */
+
+/* Takes over what a worker's channel tells about its longest items. Lock held. */
+void tercio__keep_longest(tercio__worker *);
 
 /* ---- supervise.c -------------------------------------------------------------------------------------------------- */
 

@@ -293,6 +293,7 @@ static void keep_counters(tercio__worker *worker)
     worker->past[2] += LOAD(words->ns_wait, relaxed);
     worker->past[3] += LOAD(words->ns_work, relaxed);
     worker->past[4] += LOAD(words->ns_exit, relaxed);
+    tercio__keep_longest(worker);
 }
 
 static void bury_arena(tercio__worker *worker)

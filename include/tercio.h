@@ -131,6 +131,7 @@ typedef struct {
     tercio_bytes prepare;        /* copied; given to host->enter in each worker */
     tercio_server *server;       /* TERCIO_FORKSERVER: borrowed; NULL: the pool starts one of its own */
     bool no_group;               /* don't put workers into process groups of their own */
+    bool observe;                /* note how long each item takes, and ask host->describe about the longest */
 } tercio_options;
 
 typedef struct {
@@ -180,6 +181,17 @@ typedef struct {
     int state;            /* TERCIO_STATE_... */
     uint64_t running;     /* index of the item that runs, if state is TERCIO_STATE_WORK */
 } tercio_stats;
+
+enum { TERCIO_LONGEST = 5, TERCIO_LONGEST_TEXT = 256 };
+
+/* An item that took long. */
+typedef struct {
+    size_t size;
+    uint64_t index;      /* within its run */
+    double seconds;
+    char text[TERCIO_LONGEST_TEXT]; /* what host->describe wrote, ended by a 0; UTF-8 that may be cut or mixed up,
+                                       since nothing is locked for it */
+} tercio_longest;
 
 enum { TERCIO_STATE_NONE, TERCIO_STATE_START, TERCIO_STATE_INIT, TERCIO_STATE_WAIT, TERCIO_STATE_WORK,
        TERCIO_STATE_EXIT, TERCIO_STATE_DEAD };
@@ -255,6 +267,11 @@ TERCIO_API void tercio_run_close(tercio_run *);
 /* What each worker did. Fills at most n entries (set stats[0].size; the others follow it). Caller: any thread.
  * Returns: the number of workers. */
 TERCIO_API int tercio_get_stats(tercio_pool *, tercio_stats *stats, size_t n);
+
+/* The items that took one worker longest, the longest first, over all that were this worker; items are timed with
+ * options.observe, or in runs with a timeout. Fills at most n entries (set longest[0].size; the others follow it),
+ * TERCIO_LONGEST at most. Caller: any thread. Returns: how many were filled. */
+TERCIO_API int tercio_get_longest(tercio_pool *, unsigned worker, tercio_longest *longest, size_t n);
 
 /* Makes whoever waits in this pool return TERCIO_EINTERRUPTED, once. Caller: anyone, also signal handlers. */
 TERCIO_API void tercio_interrupt(tercio_pool *);
@@ -353,6 +370,9 @@ typedef struct tercio_host {
     void (*pause)(void *user, tercio_call *);         /* the thread is about to wait: let other threads run */
     void (*resume)(void *user, tercio_call *);
     void (*signals)(void *user, tercio_call *);       /* a signal came while it waited */
+    size_t (*describe)(void *user, tercio_call *, char *text, size_t room); /* within tercio_commit: the item is among
+                                                         the worker's longest; write at most room bytes for people
+                                                         to read, and return how many */
 } tercio_host;
 
 /* Opens a run. `context` is sent to each worker once, when it meets the run's first message; same layout as a

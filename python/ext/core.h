@@ -47,6 +47,7 @@ enum {
     FN_CURRENT_THREAD,
     FN_CANCELLED_ERROR,
     FN_RUNNING_LOOP,
+    FN_ARGUMENTS_TEXT,
     FN_COUNT
 };
 
@@ -122,7 +123,7 @@ struct pool_object {
     unsigned n_workers;
     long pid; /* of the process that owns it */
     double grace, init_timeout, exit_timeout;
-    bool daemon;
+    bool daemon, observe;
     bool opened;            /* what is registered from here on isn't inherited by fork */
     bool closing;           /* no engine call may be begun any more */
     bool close_later;       /* asked for in the supervisor's thread: whoever comes next does it */
@@ -133,6 +134,7 @@ struct pool_object {
     PyObject *cpu_ids;      /* tuple of tuples, or NULL */
     char **argv;            /* of workers; the engine borrows it for replacements */
     PyObject *argv_bytes;   /* what argv points to */
+    PyObject *last_stats;   /* of a pool that was finished; may be NULL */
     PyObject *exit_results; /* list */
     PyObject *exit_error;   /* the first exception of an exit function, or NULL */
     RunObject *runs;        /* open maps, linked, borrowed: each takes itself out */

@@ -33,6 +33,7 @@ static const struct {
     [FN_SET_AFFINITY] = {"posix", "sched_setaffinity"},
     [FN_CURRENT_THREAD] = {"threading", "current_thread"},
     [FN_CANCELLED_ERROR] = {"concurrent.futures", "CancelledError"},
+    [FN_ARGUMENTS_TEXT] = {"tercio._errors", "arguments_text"},
     [FN_RUNNING_LOOP] = {"asyncio", "get_running_loop"},
 };
 

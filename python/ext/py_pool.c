@@ -196,6 +196,7 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *prepara
         .grace = self->grace,
         .init_timeout = self->init_timeout,
         .exit_timeout = self->exit_timeout,
+        .observe = self->observe,
         .threads_at_fork = true, /* the face warns; Python programs can't know all their threads */
         .host = &core_host,
         .host_user = &self->env,
@@ -244,22 +245,22 @@ done:
 
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"n_workers", "method", "first_call", "shared_objects", "preparation",  "argv", "server",
-                            "cpu_ids",   "daemon", "grace",      "init_timeout",   "exit_timeout", NULL};
+    static char *names[] = {"n_workers", "method", "first_call", "shared_objects", "preparation",  "argv",    "server",
+                            "cpu_ids",   "daemon", "grace",      "init_timeout",   "exit_timeout", "observe", NULL};
     core_state *st = core_of_type(type);
     const char *method;
     unsigned n_workers;
     PyObject *first_call = Py_None, *shared = Py_None, *preparation = NULL, *argv = NULL, *server = Py_None;
     PyObject *cpu_ids = Py_None;
-    int daemon = 1;
+    int daemon = 1, observe = 0;
     double grace = 1.0, init_timeout = 0, exit_timeout = 0;
     PoolObject *self = NULL;
     PyObject *empty = PyTuple_New(0);
     if (empty == NULL)
         return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpddd:Pool", names, &n_workers, &method, &first_call,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddp:Pool", names, &n_workers, &method, &first_call,
                                      &shared, &preparation, &argv, &server, &cpu_ids, &daemon, &grace, &init_timeout,
-                                     &exit_timeout))
+                                     &exit_timeout, &observe))
         goto fail;
     if ((first_call != Py_None && !PyObject_TypeCheck(first_call, st->call_type)) ||
         (server != Py_None && !PyObject_TypeCheck(server, st->server_type))) {
@@ -273,6 +274,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->pid = (long)getpid();
     self->n_workers = n_workers;
     self->daemon = daemon != 0;
+    self->observe = observe != 0;
     self->grace = grace;
     self->init_timeout = init_timeout;
     self->exit_timeout = exit_timeout;
@@ -310,6 +312,56 @@ fail:
     Py_DECREF(empty);
     Py_XDECREF((PyObject *)self);
     return NULL;
+}
+
+/* ---- What the workers did ---------------------------------------------------------------------------------------- */
+
+/* What took the worker longest: a list of (seconds, index, text). */
+static PyObject *longest_of(PoolObject *self, unsigned worker)
+{
+    tercio_longest longest[TERCIO_LONGEST];
+    longest[0].size = sizeof longest[0];
+    int n = tercio_get_longest(self->engine, worker, longest, TERCIO_LONGEST);
+    PyObject *list = n < 0 ? error_raise(self->env.st, self, n) : PyList_New(0);
+    for (int i = 0; list != NULL && i < n; i++) {
+        /* The text may be cut in the middle of a character. */
+        PyObject *text = PyUnicode_DecodeUTF8(longest[i].text, (Py_ssize_t)strlen(longest[i].text), "ignore");
+        PyObject *entry = text == NULL
+                              ? NULL
+                              : Py_BuildValue("(dKN)", longest[i].seconds, (unsigned long long)longest[i].index, text);
+        if (entry == NULL || PyList_Append(list, entry) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(entry);
+    }
+    return list;
+}
+
+static PyObject *stats_now(PoolObject *self)
+{
+    static const char *const states[] = {"none", "start", "init", "wait", "work", "exit", "dead"};
+    tercio_stats *stats = PyMem_Calloc(self->n_workers + 1u, sizeof *stats);
+    if (stats == NULL)
+        return PyErr_NoMemory();
+    stats[0].size = sizeof *stats;
+    int n = tercio_get_stats(self->engine, stats, self->n_workers);
+    PyObject *list = n < 0 ? error_raise(self->env.st, self, n) : PyList_New(0);
+    for (int i = 0; list != NULL && i < n && i < (int)self->n_workers; i++) {
+        const tercio_stats *s = &stats[i];
+        const char *state = s->state >= 0 && s->state <= TERCIO_STATE_DEAD ? states[s->state] : "none";
+        PyObject *dict =
+            Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d}", "worker", i, "pid", s->pid, "state", state,
+                          "tasks", (unsigned long long)s->tasks, "restarts", (unsigned long long)s->restarts, "start",
+                          s->start, "init", s->init, "wait", s->wait, "work", s->work, "exit", s->exit);
+        PyObject *longest = dict != NULL && self->observe ? longest_of(self, (unsigned)i) : NULL;
+        if (dict == NULL ||
+            (self->observe && (longest == NULL || PyDict_SetItemString(dict, "longest", longest) < 0)) ||
+            PyList_Append(list, dict) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(longest);
+        Py_XDECREF(dict);
+    }
+    PyMem_Free(stats);
+    return list;
 }
 
 /* ---- Closing ---------------------------------------------------------------------------------------------------- */
@@ -386,6 +438,10 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
                 return NULL;
             continue;
         }
+        PyObject *stats = stats_now(self); /* the exit functions are in them, and soon nobody can be asked */
+        if (stats == NULL)
+            PyErr_Clear();
+        Py_XSETREF(self->last_stats, stats);
         if (error < 0) {
             error_raise(self->env.st, self, error);
             pool_close(self);
@@ -421,6 +477,7 @@ static int pool_traverse(PyObject *o, visitproc visit, void *arg)
     Py_VISIT(self->server);
     Py_VISIT(self->cpu_ids);
     Py_VISIT(self->exit_results);
+    Py_VISIT(self->last_stats);
     Py_VISIT(self->exit_error);
     return async_traverse_pool(self, visit, arg);
 }
@@ -434,6 +491,7 @@ static int pool_clear(PyObject *o)
     Py_CLEAR(self->server);
     Py_CLEAR(self->cpu_ids);
     Py_CLEAR(self->exit_results);
+    Py_CLEAR(self->last_stats);
     Py_CLEAR(self->exit_error);
     return 0;
 }
@@ -498,29 +556,10 @@ static PyObject *pool_pids(PyObject *o, PyObject *Py_UNUSED(none))
 
 static PyObject *pool_stats(PyObject *o, PyObject *Py_UNUSED(none))
 {
-    static const char *const states[] = {"none", "start", "init", "wait", "work", "exit", "dead"};
     PoolObject *self = (PoolObject *)o;
     if (self->engine == NULL || self->closing || pool_is_foreign(self))
-        return PyList_New(0);
-    tercio_stats *stats = PyMem_Calloc(self->n_workers + 1u, sizeof *stats);
-    if (stats == NULL)
-        return PyErr_NoMemory();
-    stats[0].size = sizeof *stats;
-    int n = tercio_get_stats(self->engine, stats, self->n_workers);
-    PyObject *list = n < 0 ? error_raise(self->env.st, self, n) : PyList_New(0);
-    for (int i = 0; list != NULL && i < n && i < (int)self->n_workers; i++) {
-        const tercio_stats *s = &stats[i];
-        const char *state = s->state >= 0 && s->state <= TERCIO_STATE_DEAD ? states[s->state] : "none";
-        PyObject *dict =
-            Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d}", "worker", i, "pid", s->pid, "state", state,
-                          "tasks", (unsigned long long)s->tasks, "restarts", (unsigned long long)s->restarts, "start",
-                          s->start, "init", s->init, "wait", s->wait, "work", s->work, "exit", s->exit);
-        if (dict == NULL || PyList_Append(list, dict) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(dict);
-    }
-    PyMem_Free(stats);
-    return list;
+        return self->last_stats != NULL ? PyList_GetSlice(self->last_stats, 0, PY_SSIZE_T_MAX) : PyList_New(0);
+    return stats_now(self);
 }
 
 static PyObject *pool_map(PyObject *o, PyObject *args, PyObject *kwargs)

@@ -334,7 +334,10 @@ static int host_run(void *user, tercio_call *call, const tercio_chunk *chunk)
             w->told = false;
             PyThreadState_SetAsyncExc(w->ident, NULL);
         }
+        w->item = item;
+        w->explicit_arguments = explicit_arguments;
         done = w->interrupted ? 1 : commit(w, c, status);
+        w->item = NULL;
         w->interrupted = false;
         Py_XDECREF(item);
     }
@@ -468,6 +471,33 @@ void worker_interrupt_threads(core_state *st, PoolObject *pool, CallObject *call
     }
 }
 
+/* The arguments of an item that took long, for people. */
+static size_t host_describe(void *user, tercio_call *call, char *text, size_t room)
+{
+    (void)user;
+    worker *w = worker_of(call);
+    PyObject *args = NULL, *kwargs = NULL, *made = NULL, *function;
+    size_t size = 0;
+    if (w == NULL || w->now == NULL || w->item == NULL || PyErr_Occurred())
+        return 0;
+    function = core_function(w->st, FN_ARGUMENTS_TEXT);
+    /* An iterator has been used up by the call; asking it again could even block. */
+    if (function != NULL && !PyIter_Check(w->item) &&
+        call_unpack(w->now, w->item, w->explicit_arguments, &args, &kwargs) == 0)
+        made = PyObject_CallFunctionObjArgs(function, args, kwargs == NULL ? Py_None : kwargs, NULL);
+    Py_ssize_t length = 0;
+    const char *utf8 = made == NULL ? NULL : PyUnicode_AsUTF8AndSize(made, &length);
+    if (utf8 != NULL) {
+        size = (size_t)length < room ? (size_t)length : room;
+        memcpy(text, utf8, size);
+    }
+    PyErr_Clear();
+    Py_XDECREF(made);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    return size;
+}
+
 const tercio_host core_host = {
     .size = sizeof core_host,
     .before_fork = worker_before_fork,
@@ -484,6 +514,7 @@ const tercio_host core_host = {
     .pause = host_pause,
     .resume = host_resume,
     .signals = worker_signals,
+    .describe = host_describe,
 };
 
 PyObject *worker_main(PyObject *module, PyObject *argument)

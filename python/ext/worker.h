@@ -20,6 +20,8 @@ struct worker {
     bool told;        /* an exception was put into this thread from outside */
     bool interrupted; /* ... and it ended the item that runs */
     CallObject *now;  /* what runs */
+    PyObject *item;   /* ... on, as long as it may be described; borrowed */
+    bool explicit_arguments;
     uint64_t index;
     unsigned long ident;
     struct worker *next; /* of st->thread_workers */

@@ -69,6 +69,7 @@ class Pool:
         grace: float = 1.0,
         init_timeout: float = 0.0,
         exit_timeout: float = 0.0,
+        observe: bool = False,                        # note which items take longest, and their arguments
     ) -> None: ...
     n_workers: int
     method: str
@@ -116,7 +117,8 @@ class Pool:
         """What exit functions of workers that were replaced returned so far, and after finish() all."""
     def pids(self) -> list[int]: ...
     def stats(self) -> list[dict[str, Any]]:
-        """A dict a worker: worker, pid, state, tasks, restarts, start, init, wait, work, exit (seconds)."""
+        """A dict a worker: worker, pid, state, tasks, restarts, start, init, wait, work, exit (seconds);
+        with observe also longest: (seconds, index, arguments' text), the longest first."""
 
 @final
 class MapRun:

@@ -57,6 +57,11 @@ def describe_arguments(args: Any, kwargs: Any) -> list[str]:
     return lines
 
 
+def arguments_text(args: Any, kwargs: Any) -> str:
+    """Arguments in one line, for insights."""
+    return " | ".join(describe_arguments(args, kwargs))
+
+
 def name_of(func: object) -> str:
     """How people call a function."""
     name = getattr(func, "__qualname__", None) or getattr(func, "__name__", None)

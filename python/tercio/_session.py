@@ -202,6 +202,7 @@ class Session:
             daemon=params.daemon,
             init_timeout=limits[0],
             exit_timeout=limits[1],
+            observe=params.enable_insights,
             **fresh,
         )
         self._limits = limits
@@ -219,7 +220,6 @@ class Session:
             self.drop()
             return self._exit_results
         kept = self._exit_results
-        self._note_stats(core)
         try:
             core.finish()
         finally:

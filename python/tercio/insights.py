@@ -39,8 +39,8 @@ def get_insights(stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name, total in totals.items():
         insights[f"total_{_time(name)}"] = format_seconds(total)
     longest = sorted((entry for worker in stats for entry in worker.get("longest", ())), reverse=True)[:5]
-    insights["top_5_max_task_durations"] = [format_seconds(duration) for duration, _ in longest]
-    insights["top_5_max_task_args"] = [text for _, text in longest]
+    insights["top_5_max_task_durations"] = [format_seconds(duration) for duration, _, _ in longest]
+    insights["top_5_max_task_args"] = [text for _, _, text in longest]
     total_time = sum(totals.values())
     insights["total_time"] = format_seconds(total_time)
     for name, each in seconds.items():
@@ -65,8 +65,8 @@ def insights_string(insights: dict[str, Any]) -> str:
     for name, _ in KINDS:
         key = _time(name)
         lines.append(
-            f"Total {name.replace('_', ' ')} time: {insights[f'total_{key}']} (mean {insights[f'{key}_mean']}, "
-            f"std {insights[f'{key}_std']}, ratio {insights[f'{name}_ratio']:.2%})"
+            f"Total {name.replace('_', ' ')} time: {insights[f'total_{key}']} (mean: {insights[f'{key}_mean']}, "
+            f"std: {insights[f'{key}_std']}, ratio: {insights[f'{name}_ratio']:.2%})"
         )
     if insights["working_ratio"] < LOW_EFFICIENCY:
         lines += ["", f"Efficiency warning: the workers worked for less than {LOW_EFFICIENCY:.0%} of their time"]

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Both ends of a channel in one process: what is put is taken, once, whole and in order; what is taken back is never
+ * seen; rings wrap at any place; and what no worker of ours would write is refused, never followed.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <sched.h>
+
+#include "channel.h"
+
+enum { RING = 4096 };
+
+typedef struct {
+    void *memory;
+    tercio__sender sender;
+    tercio__taker taker;
+    uint64_t ends[TERCIO__SLOTS];
+} channel;
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+static void channel_open(channel *c)
+{
+    size_t size = TERCIO__CHANNEL_BYTES(RING);
+    memset(c, 0, sizeof *c);
+    c->memory = aligned_alloc(4096, (size + 4095) / 4096 * 4096);
+    assert_non_null(c->memory);
+    memset(c->memory, 0xA5, size); /* nothing may lean on zeros that reset doesn't write */
+    tercio__channel_at(&c->sender.map, c->memory, RING);
+    tercio__channel_reset(&c->sender.map, 0, 0);
+    tercio__channel_at(&c->taker.map, c->memory, RING);
+}
+
+static void channel_close(channel *c)
+{
+    free(c->memory);
+}
+
+/* What collect.c does for each slot that the worker has passed. */
+static void reclaim(channel *c)
+{
+    uint64_t passed = tercio__sender_passed(&c->sender);
+    while (c->sender.reclaimed < passed) {
+        c->sender.down_freed = c->ends[c->sender.reclaimed % TERCIO__SLOTS];
+        c->sender.reclaimed++;
+    }
+}
+
+static bool put(channel *c, uint64_t index, const void *bytes, size_t size)
+{
+    tercio__letter letter = {.index = index, .n_items = 1, .head = {bytes, size}};
+    uint64_t end;
+    if (!tercio__sender_has_room(&c->sender, tercio__letter_bytes(&letter)))
+        return false;
+    uint64_t sequence = tercio__sender_put(&c->sender, &letter, &end);
+    c->ends[sequence % TERCIO__SLOTS] = end;
+    return true;
+}
+
+static void fill(unsigned char *bytes, size_t size, uint64_t index)
+{
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (unsigned char)(index * 7 + i * 13);
+}
+
+static bool is_filled(const unsigned char *bytes, size_t size, uint64_t index)
+{
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != (unsigned char)(index * 7 + i * 13))
+            return false;
+    return true;
+}
+
+static size_t size_of(uint64_t index)
+{
+    uint64_t random = index * 2654435761u + 88172645463325252u;
+    next_random(&random);
+    return (size_t)(next_random(&random) % (RING / 8));
+}
+
+/* ---- Down ---------------------------------------------------------------------------------------------------------- */
+
+static void down_of_all_sizes(void **state)
+{
+    channel c;
+    unsigned char bytes[RING];
+    (void)state;
+    channel_open(&c);
+    uint64_t sent = 0, seen = 0, random = 7;
+    while (seen < 20000) {
+        for (uint64_t n = next_random(&random) % 12; n > 0; n--) {
+            fill(bytes, size_of(sent), sent);
+            if (!put(&c, sent, bytes, size_of(sent)))
+                break;
+            sent++;
+        }
+        for (uint64_t n = next_random(&random) % 12; n > 0; n--) {
+            tercio__slot *slot;
+            const tercio_block *blocks;
+            tercio_bytes head;
+            int took = tercio__taker_take(&c.taker, &slot);
+            if (took == TERCIO__TAKE_NOTHING) {
+                assert_int_equal(seen, sent);
+                assert_false(tercio__taker_has_next(&c.taker));
+                break;
+            }
+            assert_int_equal(took, TERCIO__TAKE_MESSAGE);
+            assert_int_equal(slot->index, seen);
+            assert_int_equal(tercio__taker_message(&c.taker, slot, &blocks, &head), 0);
+            assert_int_equal(head.size, size_of(seen));
+            assert_true(is_filled(head.data, head.size, seen));
+            assert_false(tercio__sender_revoke(&c.sender, seen)); /* it is the worker's */
+            tercio__taker_pass(&c.taker);
+            seen++;
+        }
+        reclaim(&c);
+    }
+    channel_close(&c);
+}
+
+static void room_ends_and_comes_back(void **state)
+{
+    channel c;
+    unsigned char bytes[RING / 8] = {0};
+    uint64_t n = 0;
+    (void)state;
+    channel_open(&c);
+    while (put(&c, n, bytes, sizeof bytes)) /* bytes run out first */
+        n++;
+    assert_int_equal(n, 8);
+    for (uint64_t i = 0; i < n; i++)
+        assert_true(tercio__sender_revoke(&c.sender, i));
+    assert_false(put(&c, n, bytes, sizeof bytes)); /* spent until the worker has passed them */
+    tercio__slot *slot;
+    for (uint64_t i = 0; i < n; i++)
+        assert_int_equal(tercio__taker_take(&c.taker, &slot), TERCIO__TAKE_REVOKED);
+    assert_int_equal(tercio__taker_take(&c.taker, &slot), TERCIO__TAKE_NOTHING);
+    reclaim(&c);
+    for (n = 0; put(&c, n, bytes, 0); n++) /* slots run out */
+        continue;
+    assert_int_equal(n, TERCIO__SLOTS);
+    channel_close(&c);
+}
+
+/* A slot is used again and again: an old word is never taken for a new one. */
+static void slots_used_again(void **state)
+{
+    channel c;
+    tercio__slot *slot;
+    (void)state;
+    channel_open(&c);
+    for (uint64_t round = 0; round < 10 * TERCIO__SLOTS; round++) {
+        assert_true(put(&c, round, NULL, 0));
+        if (round >= TERCIO__SLOTS)
+            assert_false(tercio__sender_revoke(&c.sender, round - TERCIO__SLOTS));
+        if (round % 3 == 0)
+            assert_true(tercio__sender_revoke(&c.sender, round));
+        assert_int_equal(tercio__taker_take(&c.taker, &slot),
+                         round % 3 == 0 ? TERCIO__TAKE_REVOKED : TERCIO__TAKE_MESSAGE);
+        if (round % 3)
+            tercio__taker_pass(&c.taker);
+        assert_int_equal(tercio__taker_take(&c.taker, &slot), TERCIO__TAKE_NOTHING);
+        reclaim(&c);
+        assert_int_equal(c.sender.reclaimed, round + 1);
+    }
+    channel_close(&c);
+}
+
+/* ---- Up ------------------------------------------------------------------------------------------------------------ */
+
+static void up_of_all_sizes(void **state)
+{
+    channel c;
+    (void)state;
+    channel_open(&c);
+    uint64_t sent = 0, seen = 0, random = 11;
+    while (seen < 20000) {
+        for (uint64_t n = next_random(&random) % 12; n > 0; n--) {
+            size_t size = size_of(sent);
+            tercio__record *record = tercio__taker_reserve(&c.taker, size);
+            if (record == NULL)
+                break;
+            record->kind = TERCIO__REC_RESULT;
+            record->n_blocks = 0;
+            record->sequence = sent;
+            record->payload = (uint32_t)size;
+            fill((unsigned char *)(record + 1), size, sent);
+            assert_int_equal(tercio__receiver_has_news(&c.sender), seen != sent);
+            tercio__taker_publish(&c.taker, record);
+            sent++;
+        }
+        for (uint64_t n = next_random(&random) % 12; n > 0; n--) {
+            tercio__record record;
+            int error;
+            const unsigned char *bytes = tercio__receiver_peek(&c.sender, &record, &error);
+            assert_int_equal(error, 0);
+            if (bytes == NULL) {
+                assert_int_equal(seen, sent);
+                break;
+            }
+            assert_int_equal(record.sequence, seen);
+            assert_int_equal(record.payload, size_of(seen));
+            assert_true(is_filled(bytes, record.payload, seen));
+            tercio__receiver_next(&c.sender, &record);
+            seen++;
+        }
+        tercio__receiver_done(&c.sender);
+    }
+    channel_close(&c);
+}
+
+static void up_room_ends_and_comes_back(void **state)
+{
+    channel c;
+    tercio__record *made, record;
+    int error, n = 0;
+    (void)state;
+    channel_open(&c);
+    for (; (made = tercio__taker_reserve(&c.taker, 96)) != NULL; n++) {
+        made->kind = TERCIO__REC_ALIVE;
+        made->n_blocks = 0;
+        made->payload = 96;
+        tercio__taker_publish(&c.taker, made);
+    }
+    assert_int_equal(n, RING / 128);
+    assert_non_null(tercio__receiver_peek(&c.sender, &record, &error));
+    tercio__receiver_next(&c.sender, &record);
+    assert_null(tercio__taker_reserve(&c.taker, 96)); /* read, but not given back */
+    tercio__receiver_done(&c.sender);
+    assert_non_null(tercio__taker_reserve(&c.taker, 96));
+    channel_close(&c);
+}
+
+/* ---- The other end has gone mad -------------------------------------------------------------------------------------- */
+
+/* Reads until nothing or nonsense is found. Every byte that peek names is looked at, for the sanitizer to see. */
+static void read_all(channel *c)
+{
+    tercio__record record;
+    const unsigned char *bytes;
+    volatile unsigned char sum = 0;
+    int error = 0, n = 0;
+    while ((bytes = tercio__receiver_peek(&c->sender, &record, &error)) != NULL) {
+        size_t payload = record.payload == TERCIO__IN_BLOCK ? 0 : record.payload;
+        size_t size = record.n_blocks * sizeof(tercio_block) + payload;
+        assert_true(bytes >= c->sender.map.up && bytes + size <= c->sender.map.up + RING);
+        for (size_t i = 0; i < size; i++)
+            sum = (unsigned char)(sum + bytes[i]);
+        tercio__receiver_next(&c->sender, &record);
+        assert_true(++n <= RING / 8); /* it comes to an end */
+    }
+    assert_true(error == 0 || error == TERCIO_EPROTOCOL);
+}
+
+static void nonsense_in_the_up_ring(void **state)
+{
+    channel c;
+    uint64_t random = 13;
+    (void)state;
+    channel_open(&c);
+    for (int round = 0; round < 20000; round++) {
+        uint64_t *words = (uint64_t *)(void *)c.sender.map.up;
+        for (size_t i = 0; i < RING / 8; i++)
+            words[i] = next_random(&random);
+        /* Often nearly right, so that more than the first check is reached. */
+        for (size_t at = 0; at < RING; at += 8 * (next_random(&random) % 16 + 4)) {
+            tercio__record record = {.size = (uint32_t)(next_random(&random) % 20 * 8),
+                                     .kind = (uint16_t)(next_random(&random) % 9),
+                                     .n_blocks = (uint16_t)(next_random(&random) % 3),
+                                     .payload = next_random(&random) % 8 ? (uint32_t)(next_random(&random) % 128)
+                                                                         : TERCIO__IN_BLOCK};
+            if (at + sizeof record <= RING)
+                memcpy(c.sender.map.up + at, &record, sizeof record);
+        }
+        uint64_t from = next_random(&random) % (4 * RING) / 8 * 8, ahead = next_random(&random) % (RING + 64);
+        atomic_store(&c.sender.up_read, from);
+        atomic_store(&c.sender.map.words->up_tail, round % 3 ? from + ahead / 8 * 8 : next_random(&random));
+        read_all(&c);
+    }
+    channel_close(&c);
+}
+
+static void nonsense_in_the_head(void **state)
+{
+    channel c;
+    uint64_t random = 17;
+    (void)state;
+    channel_open(&c);
+    for (int i = 0; i < 100; i++)
+        assert_true(put(&c, (uint64_t)i, "x", 1));
+    for (int round = 0; round < 10000; round++) {
+        uint64_t head = round % 2 ? next_random(&random) : next_random(&random) % 300;
+        atomic_store(&c.sender.map.words->down_head, head);
+        assert_in_range(tercio__sender_passed(&c.sender), c.sender.reclaimed, c.sender.tail);
+    }
+    channel_close(&c);
+}
+
+static void nonsense_in_slots(void **state)
+{
+    channel c;
+    uint64_t random = 19;
+    volatile unsigned char sum = 0;
+    (void)state;
+    channel_open(&c);
+    for (int round = 0; round < 100000; round++) {
+        tercio__slot slot = {.n_items = (uint32_t)(next_random(&random) % 4),
+                             .skip = (uint32_t)(next_random(&random) % 4),
+                             .offset = (uint32_t)(next_random(&random) % (2 * RING)),
+                             .size = (uint32_t)(next_random(&random) % (2 * RING)),
+                             .n_blocks = (uint32_t)(next_random(&random) % 64)};
+        if (round % 4 == 0)
+            slot.size = (uint32_t)next_random(&random);
+        if (round % 4 == 1)
+            slot.n_blocks = (uint32_t)next_random(&random);
+        if (round % 2)
+            slot.offset &= ~7u;
+        const tercio_block *blocks;
+        tercio_bytes head;
+        int error = tercio__taker_message(&c.taker, &slot, &blocks, &head);
+        assert_true(error == 0 || error == TERCIO_EPROTOCOL);
+        if (error)
+            continue;
+        const unsigned char *from = (const unsigned char *)blocks, *bytes = head.data;
+        assert_true(from >= c.taker.map.down && bytes + head.size <= c.taker.map.down + RING);
+        assert_true(slot.skip < slot.n_items);
+        for (const unsigned char *at = from; at < bytes + head.size; at++)
+            sum = (unsigned char)(sum + *at);
+    }
+    channel_close(&c);
+}
+
+/* ---- Both ends at once ------------------------------------------------------------------------------------------------ */
+
+enum { MESSAGES = 100000 };
+
+typedef struct {
+    channel c;
+    _Atomic bool ended;
+    bool damaged;
+    uint64_t n_run;
+} race;
+
+static void *work(void *data)
+{
+    race *r = data;
+    for (;;) {
+        tercio__slot *slot;
+        const tercio_block *blocks;
+        tercio_bytes head;
+        bool ended = atomic_load(&r->ended); /* before the look: what was put before the end is seen */
+        switch (tercio__taker_take(&r->c.taker, &slot)) {
+        case TERCIO__TAKE_NOTHING:
+            if (ended)
+                return NULL;
+            sched_yield();
+            break;
+        case TERCIO__TAKE_MESSAGE: {
+            uint64_t index = slot->index;
+            if (tercio__taker_message(&r->c.taker, slot, &blocks, &head) || head.size != size_of(index) ||
+                !is_filled(head.data, head.size, index))
+                r->damaged = true;
+            tercio__record *record;
+            while ((record = tercio__taker_reserve(&r->c.taker, head.size)) == NULL)
+                sched_yield();
+            record->kind = TERCIO__REC_RESULT;
+            record->n_blocks = 0;
+            record->sequence = index;
+            record->payload = (uint32_t)head.size;
+            memcpy(record + 1, head.data, head.size);
+            tercio__taker_publish(&r->c.taker, record);
+            tercio__taker_pass(&r->c.taker);
+            r->n_run++;
+            break;
+        }
+        default:
+            break;
+        }
+    }
+}
+
+static void collect(race *r, unsigned char *ran)
+{
+    tercio__record record;
+    const unsigned char *bytes;
+    int error;
+    uint64_t passed = tercio__sender_passed(&r->c.sender);
+    while ((bytes = tercio__receiver_peek(&r->c.sender, &record, &error)) != NULL) {
+        assert_true(record.sequence < MESSAGES && record.payload == size_of(record.sequence));
+        assert_true(is_filled(bytes, record.payload, record.sequence));
+        ran[record.sequence]++;
+        tercio__receiver_next(&r->c.sender, &record);
+    }
+    assert_int_equal(error, 0);
+    tercio__receiver_done(&r->c.sender);
+    while (r->c.sender.reclaimed < passed) {
+        r->c.sender.down_freed = r->c.ends[r->c.sender.reclaimed % TERCIO__SLOTS];
+        r->c.sender.reclaimed++;
+    }
+}
+
+static void run_once_or_taken_back_once(void **state)
+{
+    static race r;
+    static unsigned char ran[MESSAGES], back[MESSAGES];
+    static uint64_t index_of[TERCIO__SLOTS];
+    unsigned char bytes[RING];
+    pthread_t thread;
+    uint64_t random = 23, sent = 0, n_back = 0, n_ran = 0;
+    (void)state;
+    channel_open(&r.c);
+    assert_int_equal(pthread_create(&thread, NULL, work, &r), 0);
+    while (sent < MESSAGES) {
+        fill(bytes, size_of(sent), sent);
+        if (put(&r.c, sent, bytes, size_of(sent))) {
+            index_of[(r.c.sender.tail - 1) % TERCIO__SLOTS] = sent;
+            sent++;
+        } else {
+            sched_yield();
+        }
+        for (uint64_t n = next_random(&random) % 4; n > 0 && r.c.sender.tail > r.c.sender.reclaimed; n--) {
+            uint64_t load = r.c.sender.tail - r.c.sender.reclaimed;
+            uint64_t sequence = r.c.sender.reclaimed + next_random(&random) % load;
+            if (tercio__sender_revoke(&r.c.sender, sequence))
+                back[index_of[sequence % TERCIO__SLOTS]]++;
+        }
+        collect(&r, ran);
+    }
+    atomic_store(&r.ended, true);
+    while (r.c.sender.reclaimed < r.c.sender.tail) {
+        collect(&r, ran);
+        sched_yield();
+    }
+    pthread_join(thread, NULL);
+    collect(&r, ran);
+    assert_false(r.damaged);
+    for (size_t i = 0; i < MESSAGES; i++) {
+        assert_int_equal(ran[i] + back[i], 1);
+        n_ran += ran[i];
+        n_back += back[i];
+    }
+    assert_int_equal(n_ran, r.n_run);
+    assert_true(n_back > 0 && n_ran > 0);
+    channel_close(&r.c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(down_of_all_sizes),
+        cmocka_unit_test(room_ends_and_comes_back),
+        cmocka_unit_test(slots_used_again),
+        cmocka_unit_test(up_of_all_sizes),
+        cmocka_unit_test(up_room_ends_and_comes_back),
+        cmocka_unit_test(nonsense_in_the_up_ring),
+        cmocka_unit_test(nonsense_in_the_head),
+        cmocka_unit_test(nonsense_in_slots),
+        cmocka_unit_test(run_once_or_taken_back_once),
+    };
+    return cmocka_run_group_tests_name("channel", tests, NULL, NULL);
+}

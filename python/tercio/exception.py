@@ -54,7 +54,7 @@ class WorkerDiedError(RuntimeError):
     pid : int
         Its process id.
     signal : int or None
-        The signal that killed it, None if none did or it is unknown.
+        The signal that killed it, a `signal.Signals` where it has a name; None if none did or it is unknown.
     exit_code : int or None
         Its exit code, None if a signal killed it or it is unknown.
     args_repr : str
@@ -82,7 +82,7 @@ class WorkerDiedError(RuntimeError):
         super().__init__(message)
         self.worker_id = worker_id
         self.pid = pid
-        self.signal = signal
+        self.signal = signal_of(signal)
         self.exit_code = exit_code
         self.args_repr = args_repr
         self.peak_rss = peak_rss
@@ -90,6 +90,14 @@ class WorkerDiedError(RuntimeError):
         self.out_of_memory = out_of_memory
 
     # The default, type(*args) and then __dict__, fits: args holds the message alone and the others have defaults.
+
+
+def signal_of(number: int | None) -> int | None:
+    """The signal's member of `signal.Signals`, or the number itself for one without a name."""
+    try:
+        return None if number is None else _signal.Signals(number)
+    except ValueError:
+        return number
 
 
 def signal_name(number: int) -> str:

@@ -35,39 +35,39 @@ enum { looks_per_put = 4 };
 
 struct segment {
     uint64_t offset;
-    uint32_t pages, largest;     /* largest: no free run is longer */
-    uint32_t n_used;             /* pages of blocks */
-    uint32_t slot;               /* in `published` */
+    uint32_t pages, largest; /* largest: no free run is longer */
+    uint32_t n_used;         /* pages of blocks */
+    uint32_t slot;           /* in `published` */
     char *memory;
     uint32_t *tags;
-    uint64_t *warm;              /* a bit a page */
+    uint64_t *warm; /* a bit a page */
 };
 
 struct record {
     tercio__block_head *head;
-    struct segment *segment;     /* NULL: heap */
+    struct segment *segment; /* NULL: heap */
     uint32_t first, pages;
     uint64_t bytes;
-    uint32_t next, previous;     /* in the list of lent blocks, or of unused records (next) */
-    uint32_t borrower;           /* 0: unknown */
+    uint32_t next, previous; /* in the list of lent blocks, or of unused records (next) */
+    uint32_t borrower;       /* 0: unknown */
     bool lent;
 };
 
 struct tercio__arena {
     tercio__file *file;
     int fd;
-    uint32_t generation;         /* of the process that made it */
+    uint32_t generation; /* of the process that made it */
     uint32_t serial;
     size_t page;
     _Atomic uint64_t *file_end;
     tercio__range *published;
     _Atomic uint32_t *n_published;
-    struct segment **segments;   /* by offset */
+    struct segment **segments; /* by offset */
     size_t n_segments, room_segments;
-    uint64_t next_segment;       /* bytes */
-    struct record *records;      /* 0 is the head of the list of lent blocks, which is a ring */
+    uint64_t next_segment;  /* bytes */
+    struct record *records; /* 0 is the head of the list of lent blocks, which is a ring */
     uint32_t n_records, room_records, unused;
-    uint64_t in_use, warm;       /* bytes */
+    uint64_t in_use, warm; /* bytes */
 };
 
 tercio__arena *tercio__arena_new(tercio__file *file, _Atomic uint64_t *file_end, tercio__range *published,
@@ -442,8 +442,7 @@ static int file_block(tercio__arena *arena, size_t size, uint32_t id)
         set_free(s, first + pages, run - pages);
     s->n_used += pages;
     void *head = s->memory + (uint64_t)first * arena->page;
-    arena->records[id] =
-        (struct record){.head = head, .segment = s, .first = first, .pages = pages, .bytes = bytes};
+    arena->records[id] = (struct record){.head = head, .segment = s, .first = first, .pages = pages, .bytes = bytes};
     return 0;
 }
 
@@ -536,7 +535,7 @@ static int put(tercio__arena *arena, const tercio_bytes *pieces, size_t n, size_
         *data = r->head + 1;
     return 0;
 
-no_memory: {
+no_memory : {
     int kept = errno;
     struct record failed = *r;
     make_cold(arena, failed.segment, failed.first, failed.first + failed.pages);

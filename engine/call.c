@@ -72,11 +72,14 @@ static bool spin(tercio_call *call, bool (*ready)(tercio_call *))
 void tercio__call_sleep(tercio_call *call, bool (*ready)(tercio_call *))
 {
     tercio__channel *words = call->words;
-    if (ready(call) || spin(call, ready))
+    /* A thread that looks must not hold what the thread that it waits for needs. */
+    bool pause_first = call->start->method == TERCIO_THREADING;
+    if (ready(call) || (!pause_first && spin(call, ready)))
         return;
     if (call->host->pause)
         call->host->pause(call->user, call);
-    for (;;) {
+    while (!pause_first || !spin(call, ready)) {
+        pause_first = false;
         uint32_t seen = LOAD(words->bell, relaxed);
         STORE(words->asleep, 1, seq_cst); /* B1 */
         atomic_thread_fence(memory_order_seq_cst);
@@ -109,8 +112,8 @@ static bool room_ready(tercio_call *call)
 static tercio__arena *arena_of(tercio_call *call)
 {
     if (call->arena == NULL)
-        call->arena = tercio__arena_new(call->file, &call->page->file_end, call->words->segments,
-                                        &call->words->n_segments);
+        call->arena =
+            tercio__arena_new(call->file, &call->page->file_end, call->words->segments, &call->words->n_segments);
     return call->arena;
 }
 
@@ -261,13 +264,31 @@ void tercio__call_send_left(tercio_call *call, int kind, int status)
 
 /* ---- Looking things up ------------------------------------------------------------------------------------------------ */
 
-unsigned tercio_worker_id(tercio_call *call) { return call->words->index; }
-uint64_t tercio_call_index(tercio_call *call) { return call->slot ? call->slot->index + call->item : 0; }
-tercio_method tercio_call_method(tercio_call *call) { return call->start->method; }
-void **tercio_call_user(tercio_call *call) { return &call->host_pointer; }
-uint64_t tercio__call_table_hash(const tercio_call *call) { return call->page->table_hash; }
+unsigned tercio_worker_id(tercio_call *call)
+{
+    return call->words->index;
+}
+uint64_t tercio_call_index(tercio_call *call)
+{
+    return call->slot ? call->slot->index + call->item : 0;
+}
+tercio_method tercio_call_method(tercio_call *call)
+{
+    return call->start->method;
+}
+void **tercio_call_user(tercio_call *call)
+{
+    return &call->host_pointer;
+}
+uint64_t tercio__call_table_hash(const tercio_call *call)
+{
+    return call->page->table_hash;
+}
 
-bool tercio_call_stray(tercio_call *call) { return call->fork_generation != tercio__fork_generation(); }
+bool tercio_call_stray(tercio_call *call)
+{
+    return call->fork_generation != tercio__fork_generation();
+}
 
 bool tercio_stopping(tercio_call *call)
 {

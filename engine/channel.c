@@ -4,7 +4,10 @@
 #define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
 #define STORE(word, value, order) atomic_store_explicit(&(word), (value), memory_order_##order)
 
-static inline uint64_t round8(uint64_t bytes) { return (bytes + 7) & ~UINT64_C(7); }
+static inline uint64_t round8(uint64_t bytes)
+{
+    return (bytes + 7) & ~UINT64_C(7);
+}
 static inline tercio__slot *slot_of(const tercio__channel_map *map, uint64_t sequence)
 {
     return &map->slots[sequence % TERCIO__SLOTS];
@@ -101,7 +104,7 @@ const unsigned char *tercio__receiver_peek(tercio__sender *sender, tercio__recor
     uint64_t ring = sender->map.ring_bytes;
     *error = 0;
     for (;;) {
-        uint64_t read = LOAD(sender->up_read, relaxed); /* ours */
+        uint64_t read = LOAD(sender->up_read, relaxed);                    /* ours */
         uint64_t ahead = LOAD(sender->map.words->up_tail, acquire) - read; /* A3 */
         uint64_t at = read % ring;
         if (ahead == 0)

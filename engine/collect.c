@@ -49,6 +49,7 @@ void tercio__answer(tercio__chunk *chunk, tercio__entry entry, const char *messa
     entry.message_size = message ? (uint32_t)strlen(message) + 1 : 0;
     if (tercio__inbox_add(&run->incoming, &entry, NULL, NULL, message))
         run->error = TERCIO_ENOMEM;
+    run->news = true;
     chunk->done++;
     chunk->attempts = 0; /* the next item was never begun */
     run->n_active--;
@@ -65,8 +66,8 @@ static void answer_abort(tercio__worker *worker, tercio__chunk *chunk)
  * is no failure of its own. What succeeded just after its time was up may count. */
 static bool is_overruled(const tercio__chunk *chunk, const tercio__record *record)
 {
-    return chunk->abort_item == chunk->done && (chunk->abort == TERCIO__ABORT_CANCEL ||
-                                                (chunk->abort == TERCIO__ABORT_TIMEOUT && record->status));
+    return chunk->abort_item == chunk->done &&
+           (chunk->abort == TERCIO__ABORT_CANCEL || (chunk->abort == TERCIO__ABORT_TIMEOUT && record->status));
 }
 
 static void take_result(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
@@ -107,6 +108,7 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
         run->error = TERCIO_ENOMEM;
     else if (record->n_blocks)
         atomic_fetch_add_explicit(&pool->blocks_out, record->n_blocks, memory_order_relaxed);
+    run->news = true;
     chunk->done++;
     chunk->attempts = 1;
     run->n_active--;
@@ -149,8 +151,8 @@ static void take_record(tercio__worker *worker, const tercio__record *record, co
     case TERCIO__REC_START:
     case TERCIO__REC_INIT:
         worker->failed = true;
-        tercio__pool_fail(pool, record->status == TERCIO_ETABLE ? TERCIO_ETABLE : TERCIO_ESTART, &entry, blocks, payload,
-                          NULL);
+        tercio__pool_fail(pool, record->status == TERCIO_ETABLE ? TERCIO_ETABLE : TERCIO_ESTART, &entry, blocks,
+                          payload, NULL);
         break;
     default:
         break;

@@ -38,6 +38,22 @@ fail:
     return error;
 }
 
+int tercio__pack_pieces(tercio_pool *pool, const tercio_bytes *pieces, size_t n, tercio_block *block)
+{
+    tercio__packed packed = {.magic = TERCIO__MAGIC};
+    tercio_bytes *all = malloc((n + 1) * sizeof *all);
+    if (all == NULL)
+        return TERCIO_ENOMEM;
+    all[0] = (tercio_bytes){&packed, sizeof packed};
+    for (size_t i = 0; i < n; i++) {
+        all[i + 1] = pieces[i];
+        packed.head_size += pieces[i].size;
+    }
+    int error = tercio__arena_putv(pool->arena, all, n + 1, TERCIO__BLOCK_PINNED, block);
+    free(all);
+    return error;
+}
+
 int tercio__context_new(tercio_pool *pool, const tercio_bytes *parts, size_t n_parts, tercio__context **out)
 {
     tercio__context *context = calloc(1, sizeof *context);

@@ -282,8 +282,8 @@ static int lend_again(tercio__worker *worker, tercio_block *blocks, uint32_t n)
     tercio__arena *arena = worker->pool->arena;
     for (uint32_t i = 0; i < n; i++) {
         tercio_block copy;
-        int error = tercio__arena_put(arena, tercio__arena_data(arena, &blocks[i]), blocks[i].size, TERCIO__BLOCK_HELD,
-                                      &copy);
+        int error =
+            tercio__arena_put(arena, tercio__arena_data(arena, &blocks[i]), blocks[i].size, TERCIO__BLOCK_HELD, &copy);
         if (error) {
             while (i > 0)
                 tercio__arena_free(arena, &blocks[--i]);

@@ -29,10 +29,10 @@
 struct view {
     tercio__file *file;
     tercio__block_head *head;
-    size_t mapped;               /* bytes; 0: heap */
+    size_t mapped; /* bytes; 0: heap */
     tercio_block block;
-    uint32_t generation, forks;  /* of this process, when the view was opened */
-    bool pinned;                 /* its owner doesn't wait for it */
+    uint32_t generation, forks; /* of this process, when the view was opened */
+    bool pinned;                /* its owner doesn't wait for it */
     bool listed;
     struct view *next, **link;
 };
@@ -41,10 +41,10 @@ struct tercio__file {
     _Atomic uint32_t refs, uses;
     _Atomic bool retired;
     int fd;
-    uint32_t generation;         /* of the process that made it */
-    pthread_mutex_t lock;        /* views, discarded; only in that process */
+    uint32_t generation;  /* of the process that made it */
+    pthread_mutex_t lock; /* views, discarded; only in that process */
     struct view *views;
-    tercio__range *discarded;    /* ranges whose owner is dead */
+    tercio__range *discarded; /* ranges whose owner is dead */
     size_t n_discarded;
 };
 

@@ -14,13 +14,13 @@ enum { FIRST_PAGE = 1 << 12, NEXT_PAGE = 1 << 15 };
 /* An entry as it lies in a page: a good answer of a few bytes takes a cache line. */
 typedef struct {
     uint64_t index, cookie;
-    uint32_t bytes;             /* of all: this header, blocks, out, trouble, message */
+    uint32_t bytes; /* of all: this header, blocks, out, trouble, message */
     uint32_t out_size;
     int32_t status, code;
     uint32_t worker, attempts;
     uint16_t n_blocks;
     uint8_t kind;
-    bool troubled;              /* a `trouble` and the message follow */
+    bool troubled; /* a `trouble` and the message follow */
     uint32_t padding;
 } stored;
 
@@ -31,7 +31,10 @@ typedef struct {
     bool out_of_memory;
 } trouble;
 
-static size_t round8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
+static size_t round8(size_t bytes)
+{
+    return (bytes + 7) & ~(size_t)7;
+}
 
 static tercio__inbox_page *add_page(tercio__inbox *inbox, size_t bytes)
 {
@@ -57,7 +60,8 @@ int tercio__inbox_add(tercio__inbox *inbox, const tercio__entry *entry, const te
 {
     size_t block_bytes = entry->n_blocks * sizeof(tercio_block), out_bytes = round8(entry->out_size);
     bool troubled = entry->signal || entry->pid || entry->message_size || entry->peak_rss || entry->out_of_memory;
-    size_t bytes = sizeof(stored) + block_bytes + out_bytes + (troubled ? sizeof(trouble) + round8(entry->message_size) : 0);
+    size_t bytes =
+        sizeof(stored) + block_bytes + out_bytes + (troubled ? sizeof(trouble) + round8(entry->message_size) : 0);
     tercio__inbox_page *page = inbox->last;
 
     if ((page == NULL || page->size - page->used < bytes) && (page = add_page(inbox, bytes)) == NULL)

@@ -112,6 +112,7 @@ struct tercio_run {
     tercio__inbox incoming;     /* under the lock */
     tercio__inbox current;      /* the caller's */
     uint64_t n_incoming;        /* entries in incoming; _Atomic is not needed: under the lock */
+    bool news;                  /* came since the host was notified */
     bool waits, wants_room;     /* somebody is in tercio_wait ... */
     int waits_on;               /* ... on this bell */
     int bell;                   /* of this run alone; -1: none yet */
@@ -155,6 +156,8 @@ struct tercio_pool {
     bool driver;                /* somebody waits on caller_bell */
     _Atomic uint64_t spin_ns;   /* how long a caller looks before it sleeps */
     _Atomic unsigned spin_skips;
+    unsigned n_spinning;        /* callers who look at channels without the lock */
+    _Atomic bool spin_off;      /* they are asked to stop */
 
     pthread_t keeper;
     bool keeper_runs, keeper_stops, keeper_parked, keeper_released;
@@ -169,6 +172,7 @@ struct tercio_pool {
     tercio__inbox failures;     /* the first one, for tercio_failure */
     tercio_result failure_result;
     bool failure_taken;
+    tercio_view failure_view;
     tercio__inbox garbage;      /* messages and answers that nobody will read, for host->drop */
     tercio__inbox exits;        /* what exit functions left */
     _Atomic uint32_t interrupted;
@@ -241,6 +245,8 @@ void tercio__pump(tercio_pool *);
 void tercio__pump_worker(tercio__worker *);
 /* An answer of the engine's own for the next item of a chunk; index and cookie are filled in here. */
 void tercio__answer(tercio__chunk *, tercio__entry, const char *message);
+/* A run that the host looks after has results. Under the lock. */
+bool tercio__host_has_news(const tercio_pool *);
 /* True when a ring holds something unread. Without the lock. */
 bool tercio__has_news(const tercio_pool *);
 /* Gives back the large parts of a result that nobody has taken. */
@@ -252,6 +258,8 @@ void tercio__drop_inbox(tercio_pool *, tercio__inbox *);
 
 int tercio__run_next(tercio_run *, double timeout, tercio_result *);
 int tercio__run_wait(tercio_run *, double timeout, bool or_room, const sigset_t *);
+/* Returns when nobody looks at channels without the lock. Under the lock, which is free meanwhile. */
+void tercio__stop_spinners(tercio_pool *);
 /* Rings whoever waits for this run. Under the lock. */
 void tercio__run_ring(tercio_run *);
 /* Rings all who wait in the pool. Under the lock. */
@@ -273,9 +281,11 @@ void tercio__context_unref(tercio_pool *, tercio__context *);
 /* Packs parts into pinned blocks. Under the lock. */
 int tercio__pack(tercio_pool *, const tercio_bytes *parts, size_t n_parts, tercio_block *block, tercio_block **blocks,
                  size_t *n_blocks);
+/* One block, without parts of its own, of pieces one behind the other. Under the lock. */
+int tercio__pack_pieces(tercio_pool *, const tercio_bytes *pieces, size_t n, tercio_block *block);
 /* What a packed block begins with. */
 typedef struct {
-    uint64_t magic, head_size, n_blocks;
+    uint64_t magic, head_size, n_blocks, reserved[5]; /* a cache line: what follows is aligned like it */
 } tercio__packed;
 
 /* ---- metrics.c ---------------------------------------------------------------------------------------------------- */
@@ -293,6 +303,8 @@ void tercio__discard_dead(tercio_pool *);
 /* The keeper does nothing any more, but its thread stays: workers that it forked end with it. */
 void tercio__keeper_stop(tercio_pool *);
 void tercio__keeper_end(tercio_pool *);
+/* Makes result->out of the block that it lies in; the view is to be closed after it. Returns: whether it was one. */
+bool tercio__make_whole(tercio_pool *, tercio_result *, tercio_view *);
 /* A worker's process or thread is gone. Under the lock. */
 void tercio__worker_gone(tercio__worker *, const tercio__exit *);
 /* A thread that doesn't listen is left behind. Under the lock. */

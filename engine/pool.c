@@ -127,17 +127,16 @@ static int make_memory(tercio_pool *pool)
 
 static int place_preparation(tercio_pool *pool)
 {
-    tercio_block block, *blocks = NULL;
-    size_t n_blocks;
-    if (pool->options.prepare.size == 0)
+    tercio_block block;
+    if (pool->options.n_prepare == 0)
         return 0;
-    int error = tercio__pack(pool, &pool->options.prepare, 1, &block, &blocks, &n_blocks);
-    free(blocks);
+    int error = tercio__pack_pieces(pool, pool->options.prepare, pool->options.n_prepare, &block);
     if (error)
         return error;
     pool->page->prepare_offset = block.offset;
     pool->page->prepare_size = block.size;
-    pool->options.prepare = (tercio_bytes){0};
+    pool->options.prepare = NULL;
+    pool->options.n_prepare = 0;
     return 0;
 }
 
@@ -303,6 +302,16 @@ static void kill_all(tercio_pool *pool)
     }
 }
 
+/* An answer that was too large for the ring lies in a block. */
+bool tercio__make_whole(tercio_pool *pool, tercio_result *result, tercio_view *view)
+{
+    if (result->n_blocks == 0 || result->out.size || tercio__view_open(pool->file, &result->blocks[0], view))
+        return false;
+    result->out = (tercio_bytes){view->data, view->size};
+    result->n_blocks = 0;
+    return true;
+}
+
 static void hand_out_exits(tercio_pool *pool, void (*on_exit)(void *user, const tercio_result *), void *user)
 {
     tercio_result result = {0};
@@ -311,10 +320,13 @@ static void hand_out_exits(tercio_pool *pool, void (*on_exit)(void *user, const 
     pool->exits = (tercio__inbox){0};
     tercio__unlock(pool);
     while (tercio__inbox_take(&exits, &result)) {
+        tercio_view view = {0};
+        (void)tercio__make_whole(pool, &result, &view);
         if (pool->options.table)
             tercio__face_explain(&result);
         if (on_exit)
             on_exit(user, &result);
+        tercio__view_close(&view);
         tercio__inbox_release(&exits, &result);
     }
 }
@@ -449,6 +461,7 @@ void tercio_close(tercio_pool *pool)
     tercio__unlock(pool);
     tercio__drop_garbage(pool);
     tercio__inbox_clear(&pool->exits, NULL, NULL);
+    tercio__view_close(&pool->failure_view);
     if (pool->failure_taken)
         tercio__inbox_release(&pool->failures, &pool->failure_result);
     tercio__inbox_clear(&pool->failures, NULL, NULL);

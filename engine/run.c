@@ -249,7 +249,8 @@ int tercio_run_fd(tercio_run *run)
     if (fd >= 0) {
         run->bell_public = true;
         tercio__pump(run->pool);
-        if (!tercio__inbox_empty(&run->incoming) || !tercio__inbox_empty(&run->current) || without_result(run) != TERCIO_EAGAIN)
+        if (!tercio__inbox_empty(&run->incoming) || !tercio__inbox_empty(&run->current) ||
+            without_result(run) != TERCIO_EAGAIN)
             tercio__bell_ring(fd);
         tercio__arm_keeper(run->pool, false);
     }

@@ -49,6 +49,7 @@ int tercio_failure(tercio_pool *pool, tercio_result *result)
     tercio__lock(pool);
     if (!pool->failure_taken && tercio__inbox_take(&pool->failures, &pool->failure_result)) {
         pool->failure_taken = true;
+        (void)tercio__make_whole(pool, &pool->failure_result, &pool->failure_view);
         if (pool->options.table)
             tercio__face_explain(&pool->failure_result);
     }
@@ -92,6 +93,7 @@ void tercio__leave_thread(tercio__worker *worker)
      * the next start. */
     void *empty = aligned_alloc(64, (size_t)worker->pool->channel_bytes);
     if (empty) {
+        tercio__stop_spinners(worker->pool);
         worker->pool->starter->release(worker);
         tercio__channel_at(&worker->sender.map, empty, worker->pool->page->ring_bytes);
         tercio__channel_reset(&worker->sender.map, worker->index, 0);
@@ -115,8 +117,8 @@ static void kill_worker(tercio__worker *worker)
 
 static void fail_phase(tercio__worker *worker, int kind)
 {
-    tercio__entry entry = {.index = worker->index, .status = TERCIO_ETIMEDOUT, .kind = kind, .worker = worker->index,
-                           .pid = worker->pid};
+    tercio__entry entry = {
+        .index = worker->index, .status = TERCIO_ETIMEDOUT, .kind = kind, .worker = worker->index, .pid = worker->pid};
     tercio__pool_fail(worker->pool, TERCIO_ETIMEDOUT, &entry, NULL, NULL, tercio_error_text(TERCIO_ETIMEDOUT));
     kill_worker(worker);
 }
@@ -189,12 +191,15 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
         return limit;
     chunk->abort = TERCIO__ABORT_TIMEOUT;
     chunk->abort_item = (uint32_t)what;
+    if (worker->handle < 0) {
+        /* A thread can't be made to stop: its caller hears in time all the same. */
+        tercio_run *run = chunk->run;
+        tercio__answer(chunk, (tercio__entry){.status = TERCIO_ETIMEDOUT, .worker = worker->index},
+                       tercio_error_text(TERCIO_ETIMEDOUT));
+        tercio__run_ring(run);
+    }
     tercio__interrupt_worker(worker, sequence);
-    if (worker->handle >= 0)
-        return now + grace_ns(pool);
-    /* A thread can't be made to stop: its caller hears in time all the same. */
-    tercio__leave_thread(worker);
-    return 0;
+    return now + grace_ns(pool);
 }
 
 static uint64_t check_deadlines(tercio_pool *pool, bool *hidden)
@@ -229,6 +234,8 @@ static void settle_victim(tercio__worker *worker, tercio__chunk *chunk, const te
     bool meant = chunk->abort != TERCIO__ABORT_NO && chunk->abort_item == chunk->done;
     if (chunk->abort == TERCIO__ABORT_DROP || chunk->run->stopped)
         return;
+    if (chunk->abort != TERCIO__ABORT_NO && chunk->abort_item < chunk->done)
+        return; /* it was answered when its time was up */
     if (meant) {
         entry.status = chunk->abort == TERCIO__ABORT_TIMEOUT ? TERCIO_ETIMEDOUT : TERCIO_ECANCELED;
         tercio__answer(chunk, entry, tercio_error_text(entry.status));
@@ -263,7 +270,8 @@ static void settle_messages(tercio__worker *worker, const tercio__exit *how)
         if (chunk->over)
             continue;
         bool unseen = tercio__sender_revoke(sender, s);
-        bool began = !unseen && running && chunk->done < chunk->n_items; /* killed behind its last answer, it ran none */
+        bool began =
+            !unseen && running && chunk->done < chunk->n_items; /* killed behind its last answer, it ran none */
         if (began && chunk->run)
             settle_victim(worker, chunk, how);
         bool wanted = !chunk->over && chunk->run && !chunk->run->stopped && !pool->closing && !pool->failure &&
@@ -333,8 +341,12 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
     keep_counters(worker);
     bury_arena(worker);
     if (!worker->alive && !worker->goodbye && !pool->closing && ++worker->stillborn >= STILLBORN) {
-        tercio__entry entry = {.index = worker->index, .kind = TERCIO_KIND_START, .worker = worker->index,
-                               .pid = worker->pid, .code = how->code, .signal = how->signal};
+        tercio__entry entry = {.index = worker->index,
+                               .kind = TERCIO_KIND_START,
+                               .worker = worker->index,
+                               .pid = worker->pid,
+                               .code = how->code,
+                               .signal = how->signal};
         describe_death(worker, how, text, sizeof text);
         tercio__pool_fail(pool, TERCIO_ESTART, &entry, NULL, NULL, text);
     }
@@ -380,6 +392,7 @@ static int new_channel(tercio__worker *worker)
     tercio_pool *pool = worker->pool;
     tercio__sender *sender = &worker->sender;
     uint32_t lifespan = sender->map.words ? LOAD(sender->map.words->lifespan, relaxed) : 0;
+    tercio__stop_spinners(pool);
     if (sender->map.words && pool->starter->release)
         pool->starter->release(worker);
     if (sender->map.words == NULL) {
@@ -494,14 +507,14 @@ static void collect_the_dead(tercio_pool *pool, const uint64_t *tokens, int n)
             (void)tercio__worker_collect(&pool->workers[i]);
 }
 
-static bool has_to_notify(const tercio_pool *pool)
+/* Once for what came: the host may leave it to a caller who is inside. */
+static bool has_to_notify(tercio_pool *pool)
 {
-    if (pool->host->notify == NULL)
+    if (pool->host->notify == NULL || !tercio__host_has_news(pool))
         return false;
-    for (const tercio_run *run = pool->runs; run; run = run->next)
-        if (run->options.notify && !run->waits && !tercio__inbox_empty(&run->incoming))
-            return true;
-    return false;
+    for (tercio_run *run = pool->runs; run; run = run->next)
+        run->news = false;
+    return true;
 }
 
 static void *keep(void *data)

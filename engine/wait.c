@@ -101,9 +101,17 @@ static bool spin(tercio_pool *pool, uint64_t deadline)
                 return true;
             }
         tercio__yield();
-    } while (tercio__now() < end);
+    } while (tercio__now() < end && !atomic_load_explicit(&pool->spin_off, memory_order_relaxed));
     pool->spin_ns = pool->spin_ns > LONGEST_SPIN / 8 ? pool->spin_ns / 2 : 0;
     return false;
+}
+
+void tercio__stop_spinners(tercio_pool *pool)
+{
+    atomic_store_explicit(&pool->spin_off, true, memory_order_relaxed);
+    while (pool->n_spinning)
+        pthread_cond_wait(&pool->keeper_moves, &pool->lock);
+    atomic_store_explicit(&pool->spin_off, false, memory_order_relaxed);
 }
 
 /* ---- Sleeping ---------------------------------------------------------------------------------------------------------- */
@@ -120,8 +128,19 @@ static void pass_on(tercio_pool *pool)
         tercio__bell_ring(pool->pool_waits_on);
 }
 
+bool tercio__host_has_news(const tercio_pool *pool)
+{
+    for (const tercio_run *run = pool->runs; run; run = run->next)
+        if (run->options.notify && run->news && !tercio__inbox_empty(&run->incoming))
+            return true;
+    return false;
+}
+
 static bool answered(tercio_run *run, bool or_room)
 {
+    /* The host takes all such runs at once, so whoever waits for one is told of each. */
+    if (run->options.notify && tercio__host_has_news(run->pool))
+        return true;
     return !tercio__inbox_empty(&run->incoming) || run->error || run->pool->failure || run->pool->closing ||
            (run->n_chunks == 0 && (run->ended || run->stopped)) || (or_room && tercio__has_room(run));
 }
@@ -140,6 +159,8 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
     tercio__lock(pool);
     for (;;) {
         tercio__pump(pool);
+        if (!run->options.notify && tercio__host_has_news(pool))
+            tercio__bell_ring(pool->keeper_bell);
         if (answered(run, or_room)) {
             result = 0;
             break;
@@ -154,9 +175,12 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
         }
         if (!spun && run->n_chunks) {
             spun = true;
+            pool->n_spinning++;
             tercio__unlock(pool);
             (void)spin(pool, deadline);
             tercio__lock(pool);
+            if (--pool->n_spinning == 0 && atomic_load_explicit(&pool->spin_off, memory_order_relaxed))
+                pthread_cond_broadcast(&pool->keeper_moves);
             continue;
         }
         bool drives = !pool->driver;

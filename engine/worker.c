@@ -25,7 +25,10 @@ static uint64_t lap(tercio_call *call)
     return spent;
 }
 
-void tercio__call_phase(tercio_call *call, uint32_t phase) { STORE(call->words->phase, phase, release); }
+void tercio__call_phase(tercio_call *call, uint32_t phase)
+{
+    STORE(call->words->phase, phase, release);
+}
 
 /* ---- Contexts ------------------------------------------------------------------------------------------------------- */
 
@@ -337,9 +340,15 @@ void tercio__worker_live(const tercio__worker_start *start)
 /* ---- Processes ----------------------------------------------------------------------------------------------------------- */
 
 /* Not SIG_IGN, which programs that a task starts would inherit. */
-static void nothing(int signal) { (void)signal; }
+static void nothing(int signal)
+{
+    (void)signal;
+}
 
-int tercio__interrupt_signal(void) { return SIGRTMIN + 8; }
+int tercio__interrupt_signal(void)
+{
+    return SIGRTMIN + 8;
+}
 
 static void quiet_signals(void)
 {

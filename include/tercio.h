@@ -128,7 +128,9 @@ typedef struct {
     /* hosts only, from here on */
     const struct tercio_host *host;
     void *host_user;             /* handed to every callback that runs in this process */
-    tercio_bytes prepare;        /* copied; given to host->enter in each worker */
+    const tercio_bytes *prepare; /* n_prepare pieces, copied one behind the other into memory that the workers share;
+                                    host->enter gets them as one, writable, its own, for the worker's life */
+    size_t n_prepare;
     tercio_server *server;       /* TERCIO_FORKSERVER: borrowed; NULL: the pool starts one of its own */
     bool no_group;               /* don't put workers into process groups of their own */
     bool observe;                /* note how long each item takes, and ask host->describe about the longest */

@@ -53,7 +53,10 @@ no_pair:
     return result;
 }
 
-int tercio_server_pid(tercio_server *server) { return server ? server->pid : 0; }
+int tercio_server_pid(tercio_server *server)
+{
+    return server ? server->pid : 0;
+}
 
 void tercio_server_close(tercio_server *server)
 {
@@ -74,13 +77,13 @@ void tercio_server_close(tercio_server *server)
 /* ---- A pool's connection ---------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    tercio_server *own;         /* NULL: borrowed */
+    tercio_server *own; /* NULL: borrowed */
     int socket;
-    bool gone;                  /* the server is dead */
+    bool gone; /* the server is dead */
     struct {
         bool known;
         tercio__exit how;
-    } ends[];                   /* one a worker */
+    } ends[]; /* one a worker */
 } connection;
 
 static void close_connection(tercio_pool *pool)

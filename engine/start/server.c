@@ -21,7 +21,7 @@ typedef struct client {
 
 typedef struct child {
     struct child *next;
-    client *client;             /* NULL: its pool is gone */
+    client *client; /* NULL: its pool is gone */
     uint32_t index;
     int pid, handle;
 } child;
@@ -81,8 +81,7 @@ static _Noreturn void enter_child(server *s, client *c, uint32_t index, int pare
     }
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, true);
-    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, index, s->host, s->host_user, parent,
-                           true);
+    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, index, s->host, s->host_user, parent, true);
 }
 
 static void start_child(server *s, client *c, uint32_t index)
@@ -119,7 +118,7 @@ static void start_child(server *s, client *c, uint32_t index)
     new->index = index;
     new->pid = answer.pid = (int)pid;
     new->handle = tercio__process_handle((int)pid);
-    if (new->handle < 0 || tercio__set_add(s->set, new->handle, (uint64_t)(uintptr_t)new | CHILD))
+    if (new->handle < 0 || tercio__set_add(s->set, new->handle, (uint64_t)(uintptr_t) new | CHILD))
         _exit(1); /* no descriptors left: nothing could be watched any more, and our end ends all workers */
     new->next = s->children;
     s->children = new;
@@ -200,7 +199,10 @@ static bool hear_parent(server *s)
     return true;
 }
 
-static void nothing(int signal) { (void)signal; }
+static void nothing(int signal)
+{
+    (void)signal;
+}
 
 _Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, const tercio_host *host, void *host_user)
 {

@@ -208,8 +208,17 @@ extern const tercio_host core_host;
 PyObject *worker_main(PyObject *module, PyObject *argument);
 /* Answers of threads are references; everything else is bytes. Returns the object, now the caller's; NULL: bytes. */
 PyObject *worker_handed_over(const PoolObject *, const tercio_result *);
-/* What options.prepare holds: the parameters that a fresh process needs, and the parts of `preparation`. */
-PyObject *worker_preparation(PoolObject *, PyObject *parts);
+/* What fresh workers get: the parameters that they need, and the parts given to Pool, as pieces over the parts' own
+ * memory, which the engine copies once. */
+typedef struct {
+    Py_buffer *views;
+    Py_ssize_t n_views;
+    PyObject *packed;
+    tercio_bytes *pieces;
+    size_t n_pieces;
+} preparation;
+int preparation_make(preparation *, PoolObject *, PyObject *parts);
+void preparation_clear(preparation *);
 
 /* ---- Types ------------------------------------------------------------------------------------------------------ */
 

@@ -114,57 +114,83 @@ void worker_signals(void *user, tercio_call *call)
 
 /* ---- Coming in -------------------------------------------------------------------------------------------------- */
 
-PyObject *worker_preparation(PoolObject *pool, PyObject *parts)
+static size_t padding_of(size_t size)
 {
-    PyObject *blob = NULL, *params = NULL, *packed = NULL, *sizes = NULL;
-    Py_ssize_t n = PyTuple_GET_SIZE(parts), held = 0;
-    Py_buffer *views = PyMem_Calloc((size_t)n + 1, sizeof *views);
-    if (views == NULL)
-        return PyErr_NoMemory();
-    sizes = PyTuple_New(n);
-    if (sizes == NULL)
-        goto done;
-    for (; held < n; held++) {
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(parts, held), &views[held], PyBUF_CONTIG_RO) < 0)
-            goto done;
-        PyObject *size = PyLong_FromSsize_t(views[held].len);
-        if (size == NULL) {
-            PyBuffer_Release(&views[held]);
-            goto done;
-        }
-        PyTuple_SET_ITEM(sizes, held, size);
+    return (PREPARE_ALIGN - size % PREPARE_ALIGN) % PREPARE_ALIGN;
+}
+
+void preparation_clear(preparation *p)
+{
+    for (Py_ssize_t i = 0; i < p->n_views; i++)
+        PyBuffer_Release(&p->views[i]);
+    PyMem_Free(p->views);
+    PyMem_Free(p->pieces);
+    Py_XDECREF(p->packed);
+    *p = (preparation){0};
+}
+
+static int hold_parts(preparation *p, PyObject *parts, PyObject **sizes)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(parts);
+    p->views = PyMem_Calloc((size_t)n + 1, sizeof *p->views);
+    p->pieces = PyMem_Calloc(2 * (size_t)n + 3, sizeof *p->pieces);
+    if (p->views == NULL || p->pieces == NULL) {
+        PyErr_NoMemory();
+        return -1;
     }
+    *sizes = PyTuple_New(n);
+    if (*sizes == NULL)
+        return -1;
+    for (; p->n_views < n; p->n_views++) {
+        Py_buffer *view = &p->views[p->n_views];
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(parts, p->n_views), view, PyBUF_CONTIG_RO) < 0)
+            return -1;
+        PyObject *size = PyLong_FromSsize_t(view->len);
+        if (size == NULL) {
+            PyBuffer_Release(view);
+            return -1;
+        }
+        PyTuple_SET_ITEM(*sizes, p->n_views, size);
+    }
+    return 0;
+}
+
+static void add_piece(preparation *p, const void *data, size_t size)
+{
+    static const char zeros[64];
+    p->pieces[p->n_pieces++] = (tercio_bytes){data, size};
+    p->pieces[p->n_pieces++] = (tercio_bytes){zeros, padding_of(size)};
+}
+
+int preparation_make(preparation *p, PoolObject *pool, PyObject *parts)
+{
+    PyObject *sizes = NULL, *params = NULL, *packed = NULL;
+    int done = -1;
+    *p = (preparation){0};
+    if (hold_parts(p, parts, &sizes) < 0)
+        goto out;
     params = Py_BuildValue("(IOlOO)", pool->n_workers, pool->daemon ? Py_True : Py_False, pool->pid,
                            pool->cpu_ids == NULL ? Py_None : pool->cpu_ids, sizes);
-    if (params == NULL)
-        goto done;
-    packed = PyMarshal_WriteObjectToString(params, Py_MARSHAL_VERSION);
+    packed = params == NULL ? NULL : PyMarshal_WriteObjectToString(params, Py_MARSHAL_VERSION);
     if (packed == NULL)
-        goto done;
+        goto out;
     uint64_t head = (uint64_t)PyBytes_GET_SIZE(packed);
-    size_t total = (sizeof head + (size_t)head + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
-    for (Py_ssize_t i = 0; i < n; i++)
-        total += ((size_t)views[i].len + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
-    blob = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
-    if (blob == NULL)
-        goto done;
-    char *at = PyBytes_AS_STRING(blob);
-    memcpy(at, &head, sizeof head);
-    memcpy(at + sizeof head, PyBytes_AS_STRING(packed), (size_t)head);
-    at += (sizeof head + (size_t)head + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        memcpy(at, views[i].buf, (size_t)views[i].len);
-        at += ((size_t)views[i].len + PREPARE_ALIGN - 1) & ~(PREPARE_ALIGN - 1);
-    }
-
-done:
-    while (held > 0)
-        PyBuffer_Release(&views[--held]);
-    PyMem_Free(views);
+    p->packed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(sizeof head + head));
+    if (p->packed == NULL)
+        goto out;
+    memcpy(PyBytes_AS_STRING(p->packed), &head, sizeof head);
+    memcpy(PyBytes_AS_STRING(p->packed) + sizeof head, PyBytes_AS_STRING(packed), (size_t)head);
+    add_piece(p, PyBytes_AS_STRING(p->packed), sizeof head + (size_t)head);
+    for (Py_ssize_t i = 0; i < p->n_views; i++)
+        add_piece(p, p->views[i].buf, (size_t)p->views[i].len);
+    done = 0;
+out:
     Py_XDECREF(sizes);
     Py_XDECREF(params);
     Py_XDECREF(packed);
-    return blob;
+    if (done < 0)
+        preparation_clear(p);
+    return done;
 }
 
 /* The parameters, and the parts as memoryviews over the mapping that the engine keeps as long as this process lives. */

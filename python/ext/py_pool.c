@@ -184,9 +184,10 @@ typedef struct {
     int server_pid;
 } ServerObject;
 
-static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *preparation)
+static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_given)
 {
-    PyObject *parts = NULL, *blob = NULL;
+    PyObject *parts = NULL;
+    preparation prepared = {0};
     int done = -1;
     core_state *st = self->env.st;
     tercio_options options = {
@@ -206,13 +207,13 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *prepara
         if (self->argv == NULL)
             goto done;
         options.worker_argv = self->argv;
-        parts = PySequence_Tuple(preparation);
+        parts = PySequence_Tuple(parts_given);
         if (parts == NULL)
             goto done;
-        blob = worker_preparation(self, parts);
-        if (blob == NULL)
+        if (preparation_make(&prepared, self, parts) < 0)
             goto done;
-        options.prepare = (tercio_bytes){.data = PyBytes_AS_STRING(blob), .size = (size_t)PyBytes_GET_SIZE(blob)};
+        options.prepare = prepared.pieces;
+        options.n_prepare = prepared.n_pieces;
     }
     if (self->server != NULL) {
         options.server = ((ServerObject *)self->server)->server;
@@ -239,7 +240,7 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *prepara
 
 done:
     Py_XDECREF(parts);
-    Py_XDECREF(blob);
+    preparation_clear(&prepared);
     return done;
 }
 

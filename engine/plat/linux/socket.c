@@ -47,13 +47,18 @@ int tercio__send(int fd, const void *data, size_t size, const int *fds, size_t n
         if (sent >= 0)
             return (int)sent;
         switch (errno) {
-        case EINTR: continue;
+        case EINTR:
+            continue;
         case EPIPE:
         case ECONNRESET:
-        case ENOTCONN: return 0;
-        case EAGAIN: return TERCIO_EAGAIN;
-        case EMSGSIZE: return TERCIO_ETOOBIG;
-        default: return TERCIO_ESYSTEM;
+        case ENOTCONN:
+            return 0;
+        case EAGAIN:
+            return TERCIO_EAGAIN;
+        case EMSGSIZE:
+            return TERCIO_ETOOBIG;
+        default:
+            return TERCIO_ESYSTEM;
         }
     }
 }
@@ -88,15 +93,19 @@ int tercio__receive(int fd, void *data, size_t size, int *fds, size_t *n_fds, bo
     struct iovec part = {.iov_base = data, .iov_len = size};
     union control control;
     for (;;) {
-        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes,
-                                 .msg_controllen = sizeof control.bytes};
+        struct msghdr message = {
+            .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
         ssize_t received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | (block ? 0 : MSG_DONTWAIT));
         if (received < 0) {
             switch (errno) {
-            case EINTR: continue;
-            case ECONNRESET: return 0;
-            case EAGAIN: return TERCIO_EAGAIN;
-            default: return TERCIO_ESYSTEM;
+            case EINTR:
+                continue;
+            case ECONNRESET:
+                return 0;
+            case EAGAIN:
+                return TERCIO_EAGAIN;
+            default:
+                return TERCIO_ESYSTEM;
             }
         }
         size_t came = unpack(&message, fds, room);

@@ -39,8 +39,8 @@ struct birth {
 /* Runs in the child, in our memory, on a stack of its own. Allowed here: raw system calls and the fields of `birth`.
  * Not allowed: anything that takes a lock, allocates, or changes memory that outlives the call; that includes the C
  * library's wrappers where a sanitizer has put its own around them. Signals are all blocked until handlers are gone. */
-__attribute__((no_sanitize("address"), no_sanitize("thread"), no_sanitize("undefined")))
-static int child(void *argument)
+__attribute__((no_sanitize("address"), no_sanitize("thread"), no_sanitize("undefined"))) static int child(
+    void *argument)
 {
     struct birth *birth = argument;
     static const uint64_t nothing[16]; /* in any architecture's layout: the default action, no flags, an empty mask */
@@ -116,8 +116,8 @@ static void bury(int pid)
 int tercio__spawn(char *const *argv, const int *keep, size_t n, bool no_group, int *handle)
 {
     char path[PATH_MAX];
-    struct birth birth = {.path = path, .argv = argv, .environment = environ, .keep = keep, .n_keep = n,
-                          .no_group = no_group};
+    struct birth birth = {
+        .path = path, .argv = argv, .environment = environ, .keep = keep, .n_keep = n, .no_group = no_group};
     int pidfd = -1, pid = -1, error;
     uint64_t all = UINT64_MAX, before = 0;
 

@@ -71,17 +71,19 @@ bool tercio__has_room(tercio_run *run)
     tercio_pool *pool = run->pool;
     if (pool->failure || run->stopped || pool->closing)
         return true; /* push will say so */
-    if (run->options.max_active && run->n_active >= run->options.max_active)
+    /* What was refused last is what will be offered next; any other message is taken to be small. */
+    uint64_t bytes = run->refused_bytes ? run->refused_bytes : 64, items = run->refused_items ? run->refused_items : 1;
+    if (run->options.max_active && run->n_active && run->n_active + items > run->options.max_active)
         return false;
-    if (pool->arena && pool->lent_bytes > pool->page->arena_bytes)
+    if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
         return false;
     if (run->options.in_turn) {
         tercio__worker *worker = &pool->workers[run->n_messages % pool->n_workers];
-        return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, 64);
+        return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes);
     }
     for (unsigned i = 0; i < pool->n_workers; i++) {
         tercio__worker *worker = &pool->workers[i];
-        if (accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, 64))
+        if (accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes))
             return true;
     }
     return false;
@@ -184,6 +186,8 @@ int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__wor
 
     if (bytes > pool->page->ring_bytes / 2)
         return TERCIO_ETOOBIG; /* tens of thousands of large parts in one message */
+    run->refused_bytes = bytes;
+    run->refused_items = message->n_items;
     if (run->options.max_active && run->n_active && run->n_active + message->n_items > run->options.max_active)
         return 0;
     if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
@@ -205,6 +209,8 @@ int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__wor
             return error;
         }
     }
+    run->refused_bytes = 0;
+    run->refused_items = 0;
     describe(&chunk, &letter);
     letter.blocks = blocks;
     letter.head = message->parts[0];

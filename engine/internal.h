@@ -105,6 +105,8 @@ struct tercio_run {
     tercio__context *context;
     uint64_t timeout_ns;
     uint64_t n_messages;        /* handed in */
+    uint64_t refused_bytes;     /* of the message that found no room last; 0: none */
+    uint32_t refused_items;
     uint64_t n_active;          /* items handed in and not answered */
     uint64_t n_chunks;          /* messages in rings and on pending */
     bool ended, stopped;

@@ -3,7 +3,7 @@
 #   make run      the example: the standard library measured under each start method
 #   make test     C tests, then Python tests and every code block of the documentation
 #   make build    the package, into .venv
-#   make bench    how fast it is, beside others
+#   make bench    how fast it is, beside others; CASE=5 one case, QUICK=1 small sizes
 #   make check    formats, linters, types, sanitizers, models
 #   make format   the same formats, applied
 #   make docs     the documentation's code blocks alone
@@ -78,9 +78,9 @@ docs:
 	@$(BOUND) $(VENV)/bin/python -m pytest -q tests/python/test_documentation.py
 
 bench:
-	@tools/setup.sh build bench
-	@$(MAKE) --no-print-directory build
-	@if [ -e bench/run.py ]; then $(VENV)/bin/python bench/run.py; else echo 'bench/run.py is not there yet'; fi
+	@tools/setup.sh build
+	@bench/setup.sh
+	@bench/.venv/bin/python bench/run.py $(if $(QUICK),--quick) $(CASE)
 
 check:
 	@tools/setup.sh build test check
@@ -112,6 +112,6 @@ format:
 clean:
 	rm -rf $(BUILD) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f $(PACKAGE) $(VENV)/.tercio-sources
-	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path '*/.venv*' -prune -exec rm -rf {} +
 
 comma := ,

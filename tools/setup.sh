@@ -4,7 +4,7 @@
 # Makes a machine ready: system packages (Debian and its kin, as root, only what is missing) and a virtual
 # environment with pinned tools. Quick when there is nothing to do.
 #
-#   tools/setup.sh GROUP...        groups: build test check bench docs
+#   tools/setup.sh GROUP...        groups: build test check docs
 #
 # PYTHON  the interpreter to build for   (python3)
 # VENV    where the environment goes     (.venv)
@@ -49,9 +49,9 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         command_package valgrind valgrind
         command_package spin spin
         ;;
-    bench | docs) ;;
+    docs) ;;
     *)
-        say "no group '$group' (build, test, check, bench, docs)"
+        say "no group '$group' (build, test, check, docs)"
         exit 2
         ;;
     esac

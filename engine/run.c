@@ -104,6 +104,10 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
         tercio__arm_keeper(pool, false);
     if (run->timeout_ns && result == 1)
         tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+    if (wake && pool->method == TERCIO_THREADING) {
+        tercio__wake(wake); /* its channel goes when the thread does, and that needs the lock */
+        wake = NULL;
+    }
     tercio__unlock(pool);
     if (wake)
         tercio__wake(wake);

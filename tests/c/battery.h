@@ -92,7 +92,7 @@ enum { BY_LIVING, BY_KILL, BY_SEGV, BY_EXIT_0, BY_EXIT_3, BY_ABORT };
 
 typedef struct {
     uint32_t index, how;
-    uint64_t ns;                /* busy for so long */
+    uint64_t ns; /* busy for so long */
 } item;
 
 static inline int task_work(tercio_call *call, tercio_bytes in, void *out)
@@ -398,7 +398,7 @@ typedef struct {
 
 #define BATTERY_TEST(function) \
     {                          \
-#function, function \
+#function, function    \
     }
 
 static inline int run_battery(const char *group, const battery_test *tests, size_t n, const char *filter)

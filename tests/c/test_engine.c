@@ -328,7 +328,7 @@ static void polled_one_result_at_a_time(void **state)
     struct pollfd polled = {.fd = tercio_run_fd(run), .events = POLLIN};
     assert_true(polled.fd >= 0);
     for (bool first = true;; first = false) {
-        if (!first) /* the first call sends something off */
+        if (!first)                                                     /* the first call sends something off */
             assert_int_equal(poll(&polled, 1, BOUND_SECONDS * 500), 1); /* milliseconds: half of the bound */
         got = tercio_next(run, 0, &result);
         if (got == 0)

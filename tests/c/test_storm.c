@@ -13,10 +13,10 @@ typedef struct {
     tercio_pool *pool;
     pthread_t thread;
     _Atomic bool stops;
-    int how;                    /* the signal; SIGSTOP: let go on afterwards, or killed */
-    uint64_t seed, most_ns;     /* between two strikes */
+    int how;                /* the signal; SIGSTOP: let go on afterwards, or killed */
+    uint64_t seed, most_ns; /* between two strikes */
     unsigned kills;
-    int n_young[MOST_WORKERS];  /* killed before they were seen to live: three in a row are a pool's failure */
+    int n_young[MOST_WORKERS]; /* killed before they were seen to live: three in a row are a pool's failure */
 } killer;
 
 /* The moments are random, and nothing waits for them. */
@@ -458,16 +458,11 @@ static void several_callers_under_fire(void **state)
 int main(int argc, char **argv)
 {
     static const battery_test tests[] = {
-        BATTERY_TEST(killed_and_retried),
-        BATTERY_TEST(stopped_and_killed),
-        BATTERY_TEST(killed_without_retries),
-        BATTERY_TEST(tasks_that_end_their_worker),
-        BATTERY_TEST(idle_workers_killed),
-        BATTERY_TEST(short_lives),
-        BATTERY_TEST(lifespans_end_with_their_run),
-        BATTERY_TEST(short_lives_under_fire),
-        BATTERY_TEST(large_payloads_under_fire),
-        BATTERY_TEST(several_callers_under_fire),
+        BATTERY_TEST(killed_and_retried),           BATTERY_TEST(stopped_and_killed),
+        BATTERY_TEST(killed_without_retries),       BATTERY_TEST(tasks_that_end_their_worker),
+        BATTERY_TEST(idle_workers_killed),          BATTERY_TEST(short_lives),
+        BATTERY_TEST(lifespans_end_with_their_run), BATTERY_TEST(short_lives_under_fire),
+        BATTERY_TEST(large_payloads_under_fire),    BATTERY_TEST(several_callers_under_fire),
     };
     tercio_worker_entry(argc, argv, &table);
     return run_battery("storm", tests, sizeof tests / sizeof *tests, argc > 1 ? argv[1] : NULL);

@@ -230,3 +230,52 @@ class Counter:
 
     def plus(self, value):
         return self.base + value
+
+
+# ---- Arrays: numpy is imported by who uses these, so that other tests' workers start light --------------------------
+
+
+def checksum(value):
+    import zlib
+
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        value = repr(value.tolist()) if value.dtype == object else np.ascontiguousarray(value).tobytes()
+    return zlib.crc32(value.encode() if isinstance(value, str) else bytes(value))
+
+
+def array_with_sum(value, name):
+    return value, checksum(value)
+
+
+def array_set_first(value):
+    value[0] = -1
+    return value
+
+
+def array_set_first_in(value):
+    value["a"][0][0] = -1
+    return value
+
+
+def array_by_name(a, b):
+    return a * b
+
+
+def array_of(i):
+    import numpy as np
+
+    return np.full(20_000, float(i))
+
+
+def array_of_mb(i, megabytes):
+    import numpy as np
+
+    return np.full(megabytes << 17, float(i))
+
+
+def array_or_die(value, i):
+    if i in (3, 8):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value

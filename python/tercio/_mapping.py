@@ -51,7 +51,7 @@ class Mapping:
             if plan.progress is not None:
                 from tercio.progress import ProgressBar
 
-                self.bar = ProgressBar(*plan.progress, plan.n_tasks)
+                self.bar = ProgressBar(*plan.progress, plan.n_tasks, pool, func)
         except BaseException as error:
             self.fail(error)
             raise
@@ -111,10 +111,6 @@ class Mapping:
         session = self.pool._session
         superseded = self.pool._running is not self  # the pool was terminated meanwhile, and may work on other things
         try:
-            if self.bar is not None:
-                self.bar.close(None if isinstance(error, GeneratorExit) else error)
-                self.bar = None
-        finally:
             if self.run is not None:
                 self.run.close()
             if self.run is not None and not superseded:
@@ -124,4 +120,9 @@ class Mapping:
                 if core is not None and (not kept or interrupted or not core.alive()):
                     session.drop()
                     self.pool._forget_if_gone()
+        finally:
+            # The last of all: bars of nested pools still end with their workers, on lines below this one's.
             self.release()
+            if self.bar is not None:
+                bar, self.bar = self.bar, None
+                bar.close(None if isinstance(error, GeneratorExit) else error)

@@ -1,6 +1,13 @@
-"""Styles of progress bars and their options."""
+"""Styles of progress bars and their options.
+
+A bar here is tqdm's, but for how it reaches the terminal: each drawing is one write. The terminal takes a write whole,
+so bars of several processes, each at its own line, need no lock that they share; a worker that is killed while it
+draws could never give one back.
+"""
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +19,6 @@ PROGRESS_BAR_DEFAULT_STYLE = "std"
 STYLES = ("std", "rich", "notebook", "dashboard")
 
 _DEFAULTS = {"position": 0, "dynamic_ncols": True, "mininterval": 0.1, "maxinterval": 0.5}
-_classes: dict[str, Any] = {}
 
 
 def get_tqdm(progress_bar_style: str | None) -> Any:
@@ -21,41 +27,40 @@ def get_tqdm(progress_bar_style: str | None) -> Any:
     Parameters
     ----------
     progress_bar_style : str or None
-        ``'std'``, ``'rich'``, ``'notebook'``; None: ``PROGRESS_BAR_DEFAULT_STYLE``.
+        ``'std'``, ``'rich'``, ``'notebook'``, ``'dashboard'``; None: ``PROGRESS_BAR_DEFAULT_STYLE``.
 
     Returns
     -------
     type
-        A subclass of tqdm's class of that style.
+        A subclass of tqdm's class. That of ``'dashboard'`` draws nothing.
 
     Raises
     ------
     ValueError
         If there is no such style.
-    NotImplementedError
-        For ``'dashboard'``, for now.
+    ImportError
+        If the style needs a package that is missing.
     """
     style = check_style(progress_bar_style)
-    if style == "dashboard":
-        raise NotImplementedError("the progress bar style 'dashboard' is not implemented yet")
-    if style not in _classes:
-        base: Any
-        if style == "std":
-            from tqdm.std import tqdm as base
-        elif style == "rich":
-            from tqdm.rich import tqdm_rich as base
-        else:
-            from tqdm.notebook import tqdm_notebook as base
-        # tqdm's monitor is a thread that wakes slow bars up. Ours are woken by the call that waits for results, and
-        # a thread in the parent would make every fork a risk.
-        _classes[style] = type(f"Tercio{base.__name__}", (base,), {"monitor_interval": 0})
-    return _classes[style]
+    if style == "notebook":
+        from tercio._notebook_bar import NotebookBar
+
+        return NotebookBar
+    if style == "rich":
+        try:
+            from tercio._rich_bar import RichBar
+        except ImportError as error:
+            raise ImportError("progress_bar_style='rich' needs rich: pip install tercio[rich]") from error
+        return RichBar
+    from tercio import _bars
+
+    return _bars.TerminalBar if style == "std" else _bars.SilentBar
 
 
 def check_style(style: object) -> str:
     """The style's name, the default resolved."""
     if style is None:
-        return PROGRESS_BAR_DEFAULT_STYLE
+        style = PROGRESS_BAR_DEFAULT_STYLE
     if style not in STYLES:
         raise ValueError(f"progress_bar_style is {style!r}, but must be None or one of: {', '.join(map(repr, STYLES))}")
     assert isinstance(style, str)
@@ -82,18 +87,34 @@ def check_progress_bar(
             warn(f"progress_bar_options: {ours!r} is the pool's to set, the given value is not used", RuntimeWarning)
             del chosen[ours]
     chosen = {**_DEFAULTS, **chosen}
-    _try_out(get_tqdm("std" if name != "dashboard" else name), chosen)
-    get_tqdm(name)
+    kind = get_tqdm(name)
+    _try_out(get_tqdm("std") if name == "notebook" else kind, chosen)  # a widget would stay behind
     return name, chosen
 
 
 def _try_out(kind: Any, options: dict[str, Any]) -> None:
-    # With disable=True tqdm checks nothing, so the bar is real and writes into the void, at a place of its own.
+    # With disable=True tqdm checks nothing, so the bar is real, and writes into the void.
     import io
 
-    silent = {**options, "file": io.StringIO(), "disable": False, "gui": False, "delay": 0, "leave": False}
-    position = silent["position"]
-    if position is not None and not isinstance(position, int):
-        kind_name = type(position).__name__
-        raise TypeError(f"progress_bar_options: 'position' must be an int or None, not {kind_name}")
+    position = options["position"]
+    if not isinstance(position, int) or isinstance(position, bool):
+        raise TypeError(f"progress_bar_options: 'position' must be an int, not {type(position).__name__}")
+    if position < 0:
+        raise ValueError(f"progress_bar_options: 'position' is {position}, but must be at least 0")
+    interval = options["mininterval"]
+    if not isinstance(interval, (int, float)) or interval < 0:
+        raise ValueError(f"progress_bar_options: 'mininterval' is {interval!r}, but must be a number of seconds")
+    silent = {**options, "disable": False, "delay": 0, "leave": False}
+    silent["file"] = io.BytesIO() if options.get("write_bytes") else io.StringIO()
     kind(total=1, **silent).close()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tqdm":
+        return get_tqdm("std")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def loaded_dashboard() -> Any:
+    """The dashboard's module if somebody has imported it: who has not can't be connected to one."""
+    return sys.modules.get("tercio.dashboard")

@@ -53,6 +53,7 @@ void tercio__answer(tercio__chunk *chunk, tercio__entry entry, const char *messa
     chunk->done++;
     chunk->attempts = 0; /* the next item was never begun */
     run->n_active--;
+    run->n_answered++;
 }
 
 static void answer_abort(tercio__worker *worker, tercio__chunk *chunk)
@@ -112,6 +113,7 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
     chunk->done++;
     chunk->attempts = 1;
     run->n_active--;
+    run->n_answered++;
     if (record->status && run->options.stop_on_error && !run->stopped) {
         run->stopped = true;
         tercio__drop_pending(pool, run);

@@ -108,6 +108,7 @@ struct tercio_run {
     uint64_t refused_bytes;     /* of the message that found no room last; 0: none */
     uint32_t refused_items;
     uint64_t n_active;          /* items handed in and not answered */
+    uint64_t n_answered;
     uint64_t n_chunks;          /* messages in rings and on pending */
     bool ended, stopped;
     int error;                  /* of the run, after all results */

@@ -535,3 +535,17 @@ int tercio_worker_pids(tercio_pool *pool, int *pids, size_t n)
     tercio__unlock(pool);
     return (int)pool->n_workers;
 }
+
+int tercio_set_timeouts(tercio_pool *pool, double init_timeout, double exit_timeout)
+{
+    if (pool == NULL || !(init_timeout >= 0) || !(exit_timeout >= 0))
+        return TERCIO_EINVAL;
+    if (!tercio__is_ours(pool))
+        return TERCIO_EFORKED;
+    tercio__lock(pool);
+    pool->options.init_timeout = init_timeout;
+    pool->options.exit_timeout = exit_timeout;
+    tercio__unlock(pool);
+    tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+    return 0;
+}

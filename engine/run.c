@@ -141,6 +141,17 @@ void tercio_run_end(tercio_run *run)
     tercio__unlock(run->pool);
 }
 
+uint64_t tercio_run_done(tercio_run *run)
+{
+    if (tercio__run_check(run))
+        return 0;
+    tercio__lock(run->pool);
+    tercio__pump(run->pool);
+    uint64_t n = run->n_answered;
+    tercio__unlock(run->pool);
+    return n;
+}
+
 double tercio_item_time(tercio_run *run)
 {
     if (tercio__run_check(run))

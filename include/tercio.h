@@ -400,6 +400,10 @@ TERCIO_API void tercio_run_end(tercio_run *);
  * _ESTART. */
 TERCIO_API int tercio_wait(tercio_run *, double timeout, bool or_room, const void *sigmask);
 
+/* How many items of the run are answered, those included whose results tercio_next has not handed out yet.
+ * Caller: as tercio_next. Blocks: no. Returns: the number; 0 once the pool is gone. */
+TERCIO_API uint64_t tercio_run_done(tercio_run *);
+
 /* The measured mean time of an item of this run, seconds; 0: none yet. */
 TERCIO_API double tercio_item_time(tercio_run *);
 
@@ -434,6 +438,10 @@ TERCIO_API int tercio_worker_main(const tercio_host *, void *user, const char *a
 TERCIO_API int tercio_server_open(tercio_server **server, char *const *argv);
 TERCIO_API void tercio_server_close(tercio_server *);
 TERCIO_API int tercio_server_pid(tercio_server *);
+
+/* New limits for init and exit functions, seconds, 0 for none; workers that run keep running. Caller: any thread.
+ * Blocks: no. Returns: 0; TERCIO_EINVAL, _EFORKED. */
+TERCIO_API int tercio_set_timeouts(tercio_pool *, double init_timeout, double exit_timeout);
 
 /* Process ids of the workers, 0 for those that are not running. Returns: the number of workers. */
 TERCIO_API int tercio_worker_pids(tercio_pool *, int *pids, size_t n);

@@ -124,6 +124,7 @@ struct pool_object {
     long pid; /* of the process that owns it */
     double grace, init_timeout, exit_timeout;
     bool daemon, observe;
+    size_t n_left;          /* threads that could not be ended */
     bool opened;            /* what is registered from here on isn't inherited by fork */
     bool closing;           /* no engine call may be begun any more */
     bool close_later;       /* asked for in the supervisor's thread: whoever comes next does it */
@@ -160,6 +161,8 @@ void pool_kick(PoolObject *); /* whoever waits looks up */
 int pool_note_exit(PoolObject *, tercio_run *,
                    const tercio_result *); /* keeps what an exit function left; -1 with an exception */
 
+/* Worker threads of that pool that have not come to their end, though the pool has: they forget it. */
+size_t worker_leave_threads(core_state *, const PoolObject *);
 /* Ends the worker threads' tasks of that pool: all (index UINT64_MAX), or the one that runs that item of that call. */
 void worker_interrupt_threads(core_state *, PoolObject *, CallObject *, uint64_t index);
 

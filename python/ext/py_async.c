@@ -52,6 +52,7 @@ struct async_object {
     AsyncObject *next_done;
     uint64_t index;
     bool ready, failed;
+    bool returns_errors; /* a failure is its result */
 };
 
 /* ---- Slots ------------------------------------------------------------------------------------------------------ */
@@ -134,8 +135,16 @@ static void answer(AsyncObject *a, PyObject *value, bool failed)
         value = Py_None;
     }
     Py_XSETREF(a->value, value);
-    a->failed = failed;
+    a->failed = failed && !(a->returns_errors && PyObject_TypeCheck(value, (PyTypeObject *)PyExc_Exception));
     Py_CLEAR(a->argument);
+}
+
+/* A failure of the pool is not the task's, whatever was asked for. */
+static void answer_failed(AsyncObject *a, PyObject *exc)
+{
+    a->returns_errors = false;
+    Py_XINCREF(exc);
+    answer(a, exc, true);
 }
 
 /* The one place where an answered AsyncResult becomes ready; runs the callback first. */
@@ -263,8 +272,7 @@ static void fail_pending(PoolObject *pool, apply_run *at)
         if (a == NULL || (at != NULL && a->at != at))
             continue;
         a = slot_give(pool, (uint64_t)pool->slots[i].generation << 32 | i);
-        Py_XINCREF(exc);
-        answer(a, exc, true);
+        answer_failed(a, exc);
         complete(a);
         Py_DECREF(a);
     }
@@ -496,7 +504,12 @@ static apply_run *run_for(PoolObject *pool, CallObject *call, double timeout, un
         return NULL;
     }
     tercio_map_options options = {
-        .size = sizeof options, .timeout = timeout, .retries = retries, .unordered = true, .notify = true};
+        .size = sizeof options,
+        .timeout = timeout,
+        .retries = retries,
+        .unordered = true,
+        .notify = true,
+    };
     if (call_open_run(call, pool, &options, &at->run) < 0) {
         PyMem_Free(at);
         return NULL;
@@ -619,13 +632,16 @@ static PyObject *outcome(AsyncObject *a)
 
 PyObject *async_apply(PoolObject *pool, PyObject *args, PyObject *kwargs, bool wait)
 {
-    static char *names[] = {"call", "args", "kwargs", "callback", "error_callback", "task_timeout", "retries", NULL};
+    static char *names[] = {"call",         "args",    "kwargs",        "callback", "error_callback",
+                            "task_timeout", "retries", "return_errors", NULL};
     core_state *st = pool->env.st;
     PyObject *call, *positional, *named = Py_None, *callback = NULL, *error_callback = NULL;
     double timeout = 0;
     unsigned retries = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|O$OOdI:apply", names, st->call_type, &call, &PyTuple_Type,
-                                     &positional, &named, &callback, &error_callback, &timeout, &retries))
+    int return_errors = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!|O$OOdIp:apply", names, st->call_type, &call, &PyTuple_Type,
+                                     &positional, &named, &callback, &error_callback, &timeout, &retries,
+                                     &return_errors))
         return NULL;
     apply_run *at = run_for(pool, (CallObject *)call, timeout, retries);
     if (at == NULL)
@@ -637,6 +653,7 @@ PyObject *async_apply(PoolObject *pool, PyObject *args, PyObject *kwargs, bool w
     Py_INCREF(pool);
     a->pool = pool;
     a->at = at;
+    a->returns_errors = return_errors != 0;
     a->callback = optional(callback);
     a->error_callback = optional(error_callback);
     if (send(pool, at, a, argument) < 0) {

@@ -137,6 +137,18 @@ static int fill(RunObject *r)
     return r->pending;
 }
 
+/* An iteration doesn't run far ahead of who consumes it, nor, in order, of an item that takes long. Something is still
+ * to come whenever this says no, so whoever waits then is woken. */
+static bool far_ahead(const RunObject *r, double chunk)
+{
+    uint64_t ahead = r->taken - r->results.base;
+    if (r->taken > r->arrived && r->ready_bytes > MOST_READY_BYTES)
+        return true;
+    if (r->max_active != 0) /* finished tasks don't count as active, but their results are kept */
+        return r->max_active < UINT64_MAX / 4 && ahead > 0 && ahead + (uint64_t)ceil(chunk) > 4 * r->max_active;
+    return ahead > MOST_READY && (double)ahead > 4 * chunk * r->pool->n_workers;
+}
+
 /* Hands in what the workers have room for. Returns the number of messages, or -1 with an exception. */
 int run_feed(RunObject *r)
 {
@@ -151,13 +163,8 @@ int run_feed(RunObject *r)
                 if (active > 0 && active + next > r->max_active)
                     return pushed;
             }
-            /* An iteration doesn't run far ahead of who consumes it. */
-            if (r->lazy && r->max_active == 0) {
-                uint64_t ahead = r->taken - r->results.base;
-                double most = 4 * chunk * r->pool->n_workers;
-                if (ahead > MOST_READY && (double)ahead > most)
-                    return pushed;
-            }
+            if (r->lazy && far_ahead(r, chunk))
+                return pushed;
             if (r->items != NULL) {
                 int room = tercio_run_room(r->run);
                 if (room == 0) {

@@ -251,7 +251,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     core_state *st = core_of_type(type);
     const char *method;
     unsigned n_workers;
-    PyObject *first_call = Py_None, *shared = Py_None, *preparation = NULL, *argv = NULL, *server = Py_None;
+    PyObject *first_call = Py_None, *shared = Py_None, *prepared = NULL, *argv = NULL, *server = Py_None;
     PyObject *cpu_ids = Py_None;
     int daemon = 1, observe = 0;
     double grace = 1.0, init_timeout = 0, exit_timeout = 0;
@@ -260,7 +260,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (empty == NULL)
         return NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddp:Pool", names, &n_workers, &method, &first_call,
-                                     &shared, &preparation, &argv, &server, &cpu_ids, &daemon, &grace, &init_timeout,
+                                     &shared, &prepared, &argv, &server, &cpu_ids, &daemon, &grace, &init_timeout,
                                      &exit_timeout, &observe))
         goto fail;
     if ((first_call != Py_None && !PyObject_TypeCheck(first_call, st->call_type)) ||
@@ -304,7 +304,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         goto fail;
     if (cpu_ids != Py_None && (self->cpu_ids = cpu_sets(cpu_ids, n_workers)) == NULL)
         goto fail;
-    if (open_engine(self, argv == NULL ? empty : argv, preparation == NULL ? empty : preparation) < 0)
+    if (open_engine(self, argv == NULL ? empty : argv, prepared == NULL ? empty : prepared) < 0)
         goto fail;
     Py_DECREF(empty);
     return (PyObject *)self;
@@ -405,6 +405,7 @@ static void pool_close(PoolObject *self)
         ts = PyEval_SaveThread();
         tercio_close(engine);
         PyEval_RestoreThread(ts);
+        self->n_left = worker_leave_threads(self->env.st, self);
     }
     if (raised != NULL) {
         core_raise(raised);
@@ -529,6 +530,25 @@ static PyObject *pool_alive(PyObject *o, PyObject *Py_UNUSED(none))
                            tercio_failure(self->engine, &r) == 0);
 }
 
+static PyObject *pool_set_timeouts(PyObject *o, PyObject *args)
+{
+    PoolObject *self = (PoolObject *)o;
+    double init_timeout, exit_timeout;
+    if (!PyArg_ParseTuple(args, "dd:set_timeouts", &init_timeout, &exit_timeout) || pool_unusable(self))
+        return NULL;
+    int error = tercio_set_timeouts(self->engine, init_timeout, exit_timeout);
+    if (error < 0)
+        return error_raise(self->env.st, self, error);
+    self->init_timeout = init_timeout;
+    self->exit_timeout = exit_timeout;
+    Py_RETURN_NONE;
+}
+
+static PyObject *pool_left_behind(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    return PyLong_FromSize_t(((PoolObject *)o)->n_left);
+}
+
 static PyObject *pool_exit_results(PyObject *o, PyObject *Py_UNUSED(none))
 {
     PyObject *list = ((PoolObject *)o)->exit_results;
@@ -610,6 +630,8 @@ static PyMethodDef pool_methods[] = {
     {"wait_idle", pool_wait_idle, METH_NOARGS, "Waits until all applied tasks are done, callbacks included."},
     {"finish", pool_finish, METH_NOARGS, "Waits for all work and ends the workers; what exit functions returned."},
     {"terminate", pool_terminate, METH_NOARGS, "Ends the workers. Never raises."},
+    {"set_timeouts", pool_set_timeouts, METH_VARARGS, "New limits for init and exit functions, in seconds; 0: none."},
+    {"left_behind", pool_left_behind, METH_NOARGS, "Threads that a pool that is gone could not end."},
     {"alive", pool_alive, METH_NOARGS, "Whether it can take work."},
     {"exit_results", pool_exit_results, METH_NOARGS, "What exit functions returned so far."},
     {"pids", pool_pids, METH_NOARGS, "Process ids of the workers; 0: a thread, or not running."},

@@ -12,7 +12,6 @@
  */
 #include "run.h"
 
-#define MOST_READY_BYTES ((size_t)64 << 20)
 #define FRESH 50e-6 /* seconds for which handing out beats looking */
 #define HOG 2e-3    /* seconds after which another thread gets the GIL if it wants it */
 
@@ -627,8 +626,10 @@ static PyObject *run_get(PyObject *o, void *which)
 {
     RunObject *r = (RunObject *)o;
     switch (*(const char *)which) {
-    case 'd':
-        return PyLong_FromUnsignedLongLong(r->arrived);
+    case 'd': { /* answers that wait in the engine count, too; those that never got there (return_errors) do, here */
+        uint64_t answered = r->run != NULL && !pool_is_foreign(r->pool) ? tercio_run_done(r->run) : 0;
+        return PyLong_FromUnsignedLongLong(answered > r->arrived ? answered : r->arrived);
+    }
     case 't':
         return PyLong_FromUnsignedLongLong(r->taken);
     default:

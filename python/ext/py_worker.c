@@ -461,6 +461,18 @@ static void host_drop(void *user, tercio_bytes message, uint32_t n_items, uint32
     PyGILState_Release(gil);
 }
 
+size_t worker_leave_threads(core_state *st, const PoolObject *pool)
+{
+    size_t n = 0;
+    for (worker *w = st->thread_workers; w != NULL; w = w->next) {
+        if (w->pool != pool)
+            continue;
+        w->pool = NULL; /* another may come to lie at its address */
+        n++;
+    }
+    return n;
+}
+
 void worker_interrupt_threads(core_state *st, PoolObject *pool, CallObject *call, uint64_t index)
 {
     for (worker *w = st->thread_workers; w != NULL; w = w->next) {

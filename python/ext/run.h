@@ -8,6 +8,7 @@
 #include "codec.h"
 
 #define MOST_READY 1024 /* results that an iteration keeps beyond what order asks for */
+#define MOST_READY_BYTES ((size_t)64 << 20)
 
 /* Objects by number; NULL where there is none. */
 typedef struct {

@@ -22,6 +22,7 @@ class Call:
     others its out-of-band buffers), where call_tuple is (func, worker_init, worker_exit), and loaded in the worker by
     ``tercio._serialize.load_call(parts, serializer)``.
     """
+
     func: Any
     worker_init: Any
     worker_exit: Any
@@ -34,8 +35,8 @@ class Call:
         pass_worker_id: bool = False,
         pass_shared_objects: bool = False,
         use_worker_state: bool = False,
-        serializer: str = "pickle",      # "pickle", "dill", "cloudpickle"
-        unpack: bool = True,             # contract section 3: dict -> keywords, iterable -> positional
+        serializer: str = "pickle",  # "pickle", "dill", "cloudpickle"
+        unpack: bool = True,  # contract section 3: dict -> keywords, iterable -> positional
     ) -> None: ...
 
 @final
@@ -57,19 +58,21 @@ class Pool:
     def __init__(
         self,
         n_workers: int,
-        method: str,                                  # "fork", "spawn", "forkserver", "threading"
+        method: str,  # "fork", "spawn", "forkserver", "threading"
         *,
         first_call: Call | None = None,
-        shared_objects: object = None,                # fork (inherited) and threading (as it is)
-        preparation: Sequence[bytes] = (),            # spawn, forkserver: any bytes-like parts; large ones are mapped privately, not copied
-        argv: Sequence[str] = (),                     # spawn, forkserver: the worker's command
+        shared_objects: object = None,  # fork (inherited) and threading (as it is)
+        preparation: Sequence[
+            bytes
+        ] = (),  # spawn, forkserver: any bytes-like parts; large ones are mapped privately, not copied
+        argv: Sequence[str] = (),  # spawn, forkserver: the worker's command
         server: Server | None = None,
         cpu_ids: Sequence[Sequence[int]] | None = None,
         daemon: bool = True,
         grace: float = 1.0,
         init_timeout: float = 0.0,
         exit_timeout: float = 0.0,
-        observe: bool = False,                        # note which items take longest, and their arguments
+        observe: bool = False,  # note which items take longest, and their arguments
     ) -> None: ...
     n_workers: int
     method: str
@@ -78,16 +81,16 @@ class Pool:
         call: Call,
         items: Iterator[Any],
         *,
-        chunk_size: float,                            # fractional sizes spread the remainder
+        chunk_size: float,  # fractional sizes spread the remainder
         ordered: bool,
         in_turn: bool = False,
-        max_active: int = 0,                          # 0: adapts; else kept to the letter
-        limit: int = -1,                              # items taken from `items` at most; -1: all
-        adapt: bool = False,                          # chunk_size follows the measured task time
+        max_active: int = 0,  # 0: adapts; else kept to the letter
+        limit: int = -1,  # items taken from `items` at most; -1: all
+        adapt: bool = False,  # chunk_size follows the measured task time
         lifespan: int = 0,
         task_timeout: float = 0.0,
-        retries: int = 0,                             # on_worker_death="retry"
-        return_errors: bool = False,                  # on_error="return"
+        retries: int = 0,  # on_worker_death="retry"
+        return_errors: bool = False,  # on_error="return"
     ) -> MapRun: ...
     def apply(
         self,
@@ -99,6 +102,7 @@ class Pool:
         error_callback: Callable[[BaseException], Any] | None = None,
         task_timeout: float = 0.0,
         retries: int = 0,
+        return_errors: bool = False,
     ) -> AsyncResult: ...
     def apply_wait(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         """apply(...).get() without the object between."""
@@ -107,6 +111,10 @@ class Pool:
     def finish(self) -> list[Any]:
         """Wait for all work, run the exit functions, end the workers; return what the exit functions returned,
         in the order in which workers ended. Raises what an exit function raised. The pool is dead afterwards."""
+    def set_timeouts(self, init_timeout: float, exit_timeout: float, /) -> None:
+        """New limits for init and exit functions, in seconds; 0: none. Workers that run keep running."""
+    def left_behind(self) -> int:
+        """Threads that a pool that is gone could not end."""
     def terminate(self) -> None:
         """End the workers, soft first, hard after the grace. Never raises. The pool is dead afterwards; AsyncResults
         that are not ready raise RuntimeError('Pool was terminated'), maps that run raise it at their next result
@@ -129,8 +137,8 @@ class MapRun:
         """All results in the order of the items (or as they came, when not ordered). `progress(done)` is called about every `interval` seconds while
         there is news, and once at the end."""
     def close(self) -> None: ...
-    done: int          # tasks finished so far (committed by the workers), chunks not waited for
-    taken: int         # items taken from the iterator
+    done: int  # tasks finished so far (committed by the workers), chunks not waited for
+    taken: int  # items taken from the iterator
     finished: bool
 
 @final

@@ -57,11 +57,11 @@ class Mapping:
             raise
 
     def claim(self) -> None:
-        pool = self.pool
-        with pool._session.lock:
-            running = pool._running
+        session = self.pool._session
+        with session.lock:
+            running = session.running
             if running is None:
-                pool._running = self
+                session.running = self
                 return
         text = "Cannot call 'map' while another 'map' is running"
         if (self.name, running.name) != ("map", "map"):
@@ -69,8 +69,8 @@ class Mapping:
         raise RuntimeError(text)
 
     def release(self) -> None:
-        if self.pool._running is self:
-            self.pool._running = None
+        if self.pool._session.running is self:
+            self.pool._session.running = None
 
     def collect(self) -> list[Any]:
         run, bar = self.run, self.bar
@@ -109,7 +109,7 @@ class Mapping:
 
     def fail(self, error: BaseException) -> None:
         session = self.pool._session
-        superseded = self.pool._running is not self  # the pool was terminated meanwhile, and may work on other things
+        superseded = session.running is not self  # the pool was terminated meanwhile, and may work on other things
         try:
             if self.run is not None:
                 self.run.close()
@@ -118,7 +118,10 @@ class Mapping:
                 interrupted = not isinstance(error, (Exception, GeneratorExit))
                 core = session.core
                 if core is not None and (not kept or interrupted or not core.alive()):
-                    session.drop()
+                    try:
+                        session.drop()
+                    except RuntimeWarning:
+                        pass  # where warnings are errors: the caller hears of the error that led here
                     self.pool._forget_if_gone()
         finally:
             # The last of all: bars of nested pools still end with their workers, on lines below this one's.

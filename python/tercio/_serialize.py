@@ -220,8 +220,7 @@ def dump_shared(obj: object, serializer: str, method: str) -> list[Any]:
     buffers: list[Any] = []
     file = io.BytesIO()
     by_value = serializer == "cloudpickle" or (serializer == "pickle" and not main_has_name())
-    pickler = _pickler(file, buffers, by_value)
-    _add_reducers(pickler, method)
+    pickler = _pickler(file, buffers, by_value, method)
     with _Spawning(method):
         try:
             pickler.dump(obj)
@@ -244,28 +243,33 @@ def load_shared(parts: Sequence[Any], serializer: str) -> Any:
     return pickle.loads(parts[0], buffers=parts[1:])
 
 
-def _pickler(file: Any, buffers: list[Any], by_value: bool) -> pickle.Pickler:
+def _pickler(file: Any, buffers: list[Any], by_value: bool, method: str) -> pickle.Pickler:
+    kind: Any = pickle.Pickler
     if by_value:
         try:
             import cloudpickle
         except ImportError:
             pass
         else:
-            made: pickle.Pickler = cloudpickle.Pickler(file, protocol=PROTOCOL, buffer_callback=_keep(buffers))
-            return made
-    return pickle.Pickler(file, protocol=PROTOCOL, buffer_callback=_keep(buffers))
+            kind = cloudpickle.Pickler
+    table = _reducers(kind, method)
+    if table is not None:
+        # In the type, not set later: where a type has a table of its own, one that its object is given isn't looked at.
+        kind = type("Pickler", (kind,), {"dispatch_table": table})
+    made: pickle.Pickler = kind(file, protocol=PROTOCOL, buffer_callback=_keep(buffers))
+    return made
 
 
-def _add_reducers(pickler: Any, method: str) -> None:
+def _reducers(kind: Any, method: str) -> Any:
+    """How multiprocessing's objects are handed over; None where nobody can have any."""
     reduction = sys.modules.get("multiprocessing.reduction")
     if reduction is None:
-        return
+        return None
     import collections
     import copyreg
 
     table = collections.ChainMap({}, reduction.ForkingPickler._extra_reducers)
-    by_value = type(pickler) is not pickle.Pickler  # then its type has a table of its own
-    table.maps.append(type(pickler).dispatch_table if by_value else copyreg.dispatch_table)
+    table.maps.append(copyreg.dispatch_table if kind is pickle.Pickler else kind.dispatch_table)
     synchronize = sys.modules.get("multiprocessing.synchronize")
     if synchronize is not None:
 
@@ -273,9 +277,9 @@ def _add_reducers(pickler: Any, method: str) -> None:
             _check_lock(lock, method)
             return lock.__reduce_ex__(PROTOCOL)
 
-        for kind in (synchronize.Lock, synchronize.RLock, synchronize.Semaphore, synchronize.BoundedSemaphore):
-            table[kind] = reduce_lock
-    pickler.dispatch_table = table
+        for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore"):
+            table[getattr(synchronize, name)] = reduce_lock
+    return table
 
 
 def _check_lock(lock: Any, method: str) -> None:

@@ -10,13 +10,14 @@ import _thread
 import os
 import sys
 
-from tercio import _core, _postmortem, _shutdown, _worker
+from tercio import _children, _core, _postmortem, _shutdown, _worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from tercio._mapping import Mapping
     from tercio._params import MapPlan, WorkerPoolParams
 
 _warned_of_threads = False
@@ -38,7 +39,9 @@ class Session:
         self.applied: tuple[Any, Any] | None = None  # (worker_init, worker_exit) of the first apply
         self.lock = _thread.RLock()
         self._calls = _Calls(params)
+        self.running: Mapping | None = None
         self._limits = (0.0, 0.0)
+        self._names = _NamesOfMain()
         self._exit_functions: tuple[Any, Any] | None = None
         self._exit_results: list[Any] = []
         self._stats: list[dict[str, Any]] = []
@@ -104,7 +107,7 @@ class Session:
                         warn(f"The first apply set {name} for the pool's life; this one is not used", RuntimeWarning)
                 worker_init, worker_exit = first
                 init_timeout, exit_timeout = self._limits
-            ready = self._ready(func, worker_init, worker_exit, init_timeout, exit_timeout)
+            ready = self._ready(func, worker_init, worker_exit, init_timeout, exit_timeout, self.running)
             self.applied = (worker_init, worker_exit)
             return ready
 
@@ -115,6 +118,7 @@ class Session:
         worker_exit: Callable[..., Any] | None,
         init_timeout: float,
         exit_timeout: float,
+        beside: Mapping | None = None,
     ) -> tuple[_core.Pool, _core.Call]:
         self.check_process()
         call = self._calls.get(func, worker_init, worker_exit)
@@ -123,27 +127,36 @@ class Session:
         if self.core is not None:
             if not self.core.alive():
                 self.drop()
-            elif self._must_restart(call, limits):
+            elif self._must_restart(call):
+                if beside is not None:  # waiting for its end could be waiting for ourselves
+                    raise RuntimeError(
+                        f"The workers have to be started anew for this, but {beside.name!r} is running on them; "
+                        "exhaust or close it first"
+                    )
                 kept = self.finish()
         if self.core is None:
             self._start(call, limits)
             self._exit_results = kept
         elif self._exit_functions is not None and self.applied is None:
             self._warn_of_change(worker_init, worker_exit)
+        assert self.core is not None
+        if limits != self._limits:
+            self.core.set_timeouts(*limits)
+            self._limits = limits
         self._exit_functions = (worker_init, worker_exit)
         self._calls.sent(call)
-        assert self.core is not None
         return self.core, call
 
-    def _must_restart(self, call: _core.Call, limits: tuple[float, float]) -> bool:
-        if self.outdated or limits != self._limits:
+    def _must_restart(self, call: _core.Call) -> bool:
+        if self.outdated:
             return True
         if self.params.start_method != "fork" or self._calls.was_sent(call):
             return False
         # Workers that run already can't inherit it. What can't be sent needs workers that are forked now.
         from tercio._serialize import can_dump
 
-        return not can_dump((call.func, call.worker_init, call.worker_exit), self.params.serializer, "fork")
+        functions = (call.func, call.worker_init, call.worker_exit)
+        return self._names.lack(functions) or not can_dump(functions, self.params.serializer, "fork")
 
     def _warn_of_change(self, worker_init: Any, worker_exit: Any) -> None:
         assert self._exit_functions is not None
@@ -189,6 +202,9 @@ class Session:
                 fresh["server"] = _forkserver.get_server()
         elif method == "fork":
             flush_output()
+            self._names.note()
+        if method != "threading":
+            _children.show()
         return fresh
 
     def _open(self, call: _core.Call, limits: tuple[float, float], fresh: dict[str, Any]) -> None:
@@ -229,7 +245,7 @@ class Session:
         return self._exit_results
 
     def drop(self) -> None:
-        """End the workers now. Never raises."""
+        """End the workers now. Raises nothing but, where the user made an error of it, the warning."""
         core = self.core
         if core is None or not self.is_ours:
             return
@@ -237,6 +253,22 @@ class Session:
         self._exit_results = self._exit_results + core.exit_results()
         self._note_stats(core)
         core.terminate()
+        left = core.left_behind()
+        if left:
+            from tercio._warn import warn
+
+            warn(
+                f"{left} worker thread{'s' if left > 1 else ''} can't be interrupted and {'are' if left > 1 else 'is'} "
+                "left behind as daemon; processes can be stopped (start_method 'fork', 'spawn' or 'forkserver')",
+                RuntimeWarning,
+            )
+
+    def pids(self) -> list[tuple[int, int]]:
+        """Worker id and process id of each worker process that runs."""
+        core = self.core
+        if core is None or not self.is_ours:
+            return []
+        return [(worker, pid) for worker, pid in enumerate(core.pids()) if pid]
 
     def _gone(self, core: _core.Pool) -> None:
         if self.core is core:
@@ -333,6 +365,48 @@ class _Calls:
     def clear(self) -> None:
         self._known.clear()
         self._sent.clear()
+
+
+class _NamesOfMain:
+    """What the main module had defined when workers were forked.
+
+    They don't know what came later, nor the new meaning of a name that was defined again.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, Any] = {}
+
+    def note(self) -> None:
+        # Functions and classes alone: others may be large, and would live as long as the workers.
+        self.known = {name: value for name, value in _main_names().items() if isinstance(value, (_Function, type))}
+
+    def lack(self, functions: tuple[Any, ...]) -> bool:
+        names = _main_names()
+        for function in functions:
+            function = _bare(function)
+            if getattr(function, "__module__", None) != "__main__":
+                continue
+            name = str(getattr(function, "__qualname__", "")).partition(".")[0]
+            now = names.get(name)
+            if isinstance(now, (_Function, type)) and self.known.get(name) is not now:
+                return True
+        return False
+
+
+def _main_names() -> dict[str, Any]:
+    main = sys.modules.get("__main__")
+    return {} if main is None else main.__dict__
+
+
+def _bare(function: Any) -> Any:
+    """What a partial, a bound method or a callable object is found by."""
+    while not isinstance(function, (_Function, type)):
+        inner = getattr(function, "func", None)
+        if inner is None:
+            owner = getattr(function, "__self__", None)
+            return type(function if owner is None else owner)
+        function = inner
+    return function
 
 
 _Method = type(_Calls.clear.__get__(object()))

@@ -37,14 +37,20 @@ def discard(pool: Any) -> None:
     _live.pop(id(pool), None)
 
 
+def live() -> list[Any]:
+    """The pools of this process that have workers."""
+    if _registered != os.getpid():
+        return []
+    pools = [reference() for reference in list(_live.values())]
+    return [pool for pool in pools if pool is not None]
+
+
 def terminate_all() -> None:
     """End every worker that this process started. Runs at the interpreter's end and when a worker leaves."""
     if _registered != os.getpid():
         return
-    for reference in list(_live.values()):
-        pool = reference()
-        if pool is not None:
-            pool.terminate()
+    for pool in live():
+        pool.terminate()
     _live.clear()
     from tercio import _forkserver
 

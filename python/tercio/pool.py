@@ -108,7 +108,6 @@ class WorkerPool:
 
             set_forkserver_preload(preload)
         self._session = Session(self.pool_params)
-        self._running: Mapping | None = None
         self._ctx: Any = None
 
     @property
@@ -174,8 +173,9 @@ class WorkerPool:
 
     def _set(self, name: str, value: Any, restart: bool = True) -> None:
         self._session.check_process()
-        if self._running is not None:
-            raise RuntimeError(f"Cannot change {name} while {self._running.name!r} is running")
+        running = self._session.running
+        if running is not None:
+            raise RuntimeError(f"Cannot change {name} while {running.name!r} is running")
         setattr(self.pool_params, name, value)
         if restart:
             self._session.outdated = True
@@ -469,15 +469,9 @@ class WorkerPool:
         """
         result = self.apply_async(
             func, args, kwargs, callback, error_callback, worker_init, worker_exit, task_timeout, worker_init_timeout,
-            worker_exit_timeout, on_worker_death=on_worker_death, max_retries=max_retries,
-            on_error="raise" if on_error == "return" else on_error,
+            worker_exit_timeout, on_worker_death=on_worker_death, max_retries=max_retries, on_error=on_error,
         )  # fmt: skip
-        if on_error != "return":
-            return result.get()
-        try:
-            return result.get()
-        except Exception as error:
-            return error
+        return result.get()
 
     def apply_async(
         self,
@@ -515,7 +509,8 @@ class WorkerPool:
         on_worker_death, max_retries
             As in ``map``.
         on_error : str
-            ``"return"`` isn't available here yet.
+            ``"raise"``: a failure is raised by ``get`` and goes to `error_callback`. ``"return"``: the exception is
+            the result, for ``get`` and `callback` alike.
 
         Returns
         -------
@@ -549,8 +544,6 @@ class WorkerPool:
         init_limit = check_timeout("worker_init_timeout", worker_init_timeout)
         exit_limit = check_timeout("worker_exit_timeout", worker_exit_timeout)
         retries, return_errors = check_policy(on_worker_death, max_retries, on_error)
-        if return_errors:
-            raise NotImplementedError("apply_async: on_error='return' is not implemented yet")
         session = self._session
         was_there = session.core
         core, call = session.ready_for_apply(func, worker_init, worker_exit, init_limit, exit_limit)
@@ -564,6 +557,7 @@ class WorkerPool:
             error_callback=error_callback,
             task_timeout=limit,
             retries=retries,
+            return_errors=return_errors,
         )
 
     # ---- The end --------------------------------------------------------------------------------------------
@@ -584,7 +578,7 @@ class WorkerPool:
             What an exit function raised.
         """
         self._session.check_process()
-        running = self._running
+        running = self._session.running
         if running is not None:
             raise RuntimeError(f"Cannot call 'stop_and_join' while {running.name!r} is running; exhaust or close it")
         if keep_alive:
@@ -616,9 +610,11 @@ class WorkerPool:
         """
         if not self._session.is_ours:
             return
-        self._session.drop()
-        self._running = None
-        self._forget_if_gone()
+        try:
+            self._session.drop()
+        finally:  # the warning of a thread that stays may be an error
+            self._session.running = None
+            self._forget_if_gone()
 
     def _forget_if_gone(self) -> None:
         if self._session.core is None:
@@ -667,8 +663,9 @@ class WorkerPool:
         Returns
         -------
         list of dict
-            One a worker: ``worker``, ``pid``, ``state``, ``tasks``, ``restarts``, and the seconds ``start``,
-            ``init``, ``wait``, ``work``, ``exit``.
+            One a worker: ``worker``, ``pid``, ``state``, ``tasks``, ``restarts``, the seconds ``start``, ``init``,
+            ``wait``, ``work``, ``exit``, and, with insights on, ``longest``: (seconds,
+            index) of the tasks that took longest.
         """
         return self._session.stats()
 

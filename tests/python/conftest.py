@@ -12,6 +12,7 @@ import pytest
 from tercio import WorkerPool
 
 sys.path.insert(0, str(Path(__file__).parent))  # workers import the tests' functions by name
+from contract_report import Report
 from support import descendants, descriptors
 
 TYPE_CHECKING = False
@@ -25,7 +26,16 @@ PROCESS_METHODS = METHODS[:3]
 def pytest_configure(config: pytest.Config) -> None:
     """The limit on a test's time is a thread of pytest's, so in here every fork would warn."""
     config.addinivalue_line("filterwarnings", "ignore:This process forks workers while other threads:RuntimeWarning")
+    config.addinivalue_line("markers", "contract(line, ...): the lines of the contract (contract.py) that a test holds")
+    config.pluginmanager.register(Report())
     config.addinivalue_line("markers", "leaves_threads: a call that can't be interrupted outlives its thread pool")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """That a thread stays is said in a warning, which is no error where that is the point."""
+    for item in items:
+        if item.get_closest_marker("leaves_threads"):
+            item.add_marker(pytest.mark.filterwarnings("ignore:.*left behind as daemon:RuntimeWarning"))
 
 
 @pytest.fixture(params=METHODS)

@@ -17,6 +17,7 @@ def pool(start_method):
         yield made
 
 
+@pytest.mark.contract("4 apply")
 def test_apply(pool):
     assert pool.apply(tasks.add, (1, 2)) == 3
     assert pool.apply(tasks.add, 1, {"b": 5}) == 6
@@ -26,11 +27,13 @@ def test_apply(pool):
 @pytest.mark.parametrize(
     ("args", "expected"), [((1, 2), (1, 2)), ([1], (1,)), ("ab", ("ab",)), (b"ab", (b"ab",)), (5, (5,)), ({7: 8}, (7,))]
 )
+@pytest.mark.contract("4 args")
 def test_what_args_means(args, expected):
     with WorkerPool(1, start_method="threading") as pool:
         assert pool.apply(tasks.everything, args)[0] == expected
 
 
+@pytest.mark.contract("4 AsyncResult")
 def test_async_results(pool):
     results = [pool.apply_async(tasks.double, i) for i in range(50)]
     assert all(isinstance(result, AsyncResult) for result in results)
@@ -39,6 +42,7 @@ def test_async_results(pool):
     assert results[0].get() == 0
 
 
+@pytest.mark.contract("4 AsyncResult", "10 texts")
 def test_too_early(pool):
     result = pool.apply_async(tasks.slowly, (1, 1))
     assert not result.ready()
@@ -53,6 +57,7 @@ def test_too_early(pool):
     assert result.get() == 1
 
 
+@pytest.mark.contract("4 isolation")
 def test_a_failed_task_touches_no_other(pool):
     results = [pool.apply_async(tasks.reciprocal, i) for i in range(4)]
     with pytest.raises(ZeroDivisionError):
@@ -61,6 +66,7 @@ def test_a_failed_task_touches_no_other(pool):
     assert [result.get(20) for result in results[1:]] == [1.0, 0.5, 1 / 3]
 
 
+@pytest.mark.contract("5 died", "4 isolation")
 def test_a_dead_worker_fails_its_task_alone(process_method):
     from tercio.exception import WorkerDiedError
 
@@ -72,6 +78,7 @@ def test_a_dead_worker_fails_its_task_alone(process_method):
         assert [result.get(20) for result in good] == [2 * i for i in range(10)]
 
 
+@pytest.mark.contract("4 callbacks")
 def test_callbacks_have_run_before_get_returns(pool):
     seen, failed = [], []
     good = pool.apply_async(tasks.double, 4, callback=seen.append, error_callback=failed.append)
@@ -84,12 +91,14 @@ def test_callbacks_have_run_before_get_returns(pool):
     assert seen == [8]
 
 
+@pytest.mark.contract("4 callbacks")
 def test_callbacks_run_though_nobody_waits(pool):
     done = threading.Event()
     pool.apply_async(tasks.double, 4, callback=lambda _: done.set())
     assert done.wait(20)
 
 
+@pytest.mark.contract("4 callback raises")
 def test_a_callback_that_raises_stops_nothing(pool, monkeypatch):
     reports = []
     monkeypatch.setattr("sys.unraisablehook", reports.append)
@@ -99,6 +108,7 @@ def test_a_callback_that_raises_stops_nothing(pool, monkeypatch):
     del reports[:]
 
 
+@pytest.mark.contract("2 stop_and_join")
 def test_stop_and_join_waits_for_all(pool):
     results = [pool.apply_async(tasks.slowly, (i, 0.02)) for i in range(10)]
     pool.stop_and_join()
@@ -113,6 +123,7 @@ def test_stop_and_join_may_keep_the_workers(process_method):
         assert pool.apply(tasks.where_am_i, 1) == first
 
 
+@pytest.mark.contract("10 first apply")
 def test_init_and_exit_of_the_first_apply_stay(start_method):
     with WorkerPool(1, use_worker_state=True, start_method=start_method) as pool:
         first = {"worker_init": tasks.init_state, "worker_exit": tasks.exit_state}
@@ -123,6 +134,7 @@ def test_init_and_exit_of_the_first_apply_stay(start_method):
 
 
 @pytest.mark.leaves_threads
+@pytest.mark.contract("4 terminated", "10 texts")
 def test_results_of_a_terminated_pool_raise_at_once(pool):
     result = pool.apply_async(tasks.slowly, (1, 30))
     pool.terminate()
@@ -131,6 +143,7 @@ def test_results_of_a_terminated_pool_raise_at_once(pool):
     assert pool.apply(tasks.double, 1) == 2
 
 
+@pytest.mark.contract("4 cancel")
 def test_cancel(pool):
     blockers = [pool.apply_async(tasks.slowly, (i, 0.3)) for i in range(2)]
     queued = [pool.apply_async(tasks.slowly, (i, 0)) for i in range(20)]
@@ -141,12 +154,14 @@ def test_cancel(pool):
     assert not blockers[0].cancel()
 
 
+@pytest.mark.contract("4 apply")
 def test_a_map_after_apply_keeps_the_workers(pool):
     assert pool.apply(tasks.double, 1) == 2
     assert pool.map(tasks.double, range(5)) == [0, 2, 4, 6, 8]
     assert pool.apply(tasks.double, 2) == 4
 
 
+@pytest.mark.contract("5 on_error")
 def test_on_error_return(pool):
     assert isinstance(pool.apply(tasks.fail, 1, on_error="return"), ValueError)
 
@@ -165,6 +180,7 @@ def test_apply_from_many_threads(pool):
     assert results == {name: [name + i for i in range(20)] for name in range(4)}
 
 
+@pytest.mark.contract("4 await")
 def test_asyncio(pool):
     import asyncio
 

@@ -27,6 +27,7 @@ def failure(pool, func, *args, **how):
 
 
 @pytest.mark.parametrize("call", ["map", "map_unordered", "imap", "imap_unordered"])
+@pytest.mark.contract("5 original", "3 usable")
 def test_type_arguments_and_traceback(pool, call):
     with pytest.raises(ValueError, match="no good") as caught:
         list(getattr(pool, call)(tasks.fail_at, [(i, 3) for i in range(20)], chunk_size=2))
@@ -40,6 +41,7 @@ def test_type_arguments_and_traceback(pool, call):
     assert pool.map(tasks.double, [1]) == [2]
 
 
+@pytest.mark.contract("5 original")
 def test_arguments_by_name_and_cut(pool):
     with pytest.raises(TypeError, match="unsupported operand") as caught:
         pool.map(tasks.reciprocal, [{"value": "x" * 100_000}])
@@ -54,6 +56,7 @@ def test_an_exception_may_be_large(pool):
     assert len(caught.value.args[1]) == 1_000_000
 
 
+@pytest.mark.contract("5 built-in")
 def test_custom_constructor_keeps_everything(pool):
     error = failure(pool, tasks.raise_picky, 3)
     assert type(error) is tasks.Picky
@@ -61,6 +64,7 @@ def test_custom_constructor_keeps_everything(pool):
     assert (error.code, error.detail) == (3, {"why": "because"})
 
 
+@pytest.mark.contract("5 built-in")
 def test_os_error_and_decode_error(pool):
     error = failure(pool, tasks.raise_os_error, "/does/not/exist")
     assert type(error) is FileNotFoundError
@@ -70,6 +74,7 @@ def test_os_error_and_decode_error(pool):
     assert (error.object, error.start, error.end, error.encoding) == (b"ab\xff", 2, 3, "ascii")
 
 
+@pytest.mark.contract("5 built-in")
 def test_chain(pool):
     error = failure(pool, tasks.raise_chained, 1)
     assert type(error) is RuntimeError
@@ -78,6 +83,7 @@ def test_chain(pool):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes and groups came with 3.11")
+@pytest.mark.contract("5 built-in")
 def test_notes_and_groups(pool):
     assert failure(pool, tasks.raise_noted, 1).__notes__ == ["a note"]
     error = failure(pool, tasks.raise_group, 1)
@@ -87,6 +93,7 @@ def test_notes_and_groups(pool):
     assert error.exceptions[1].detail == "x"
 
 
+@pytest.mark.contract("5 exits", "3 usable")
 def test_system_exit_and_keyboard_interrupt_are_the_tasks_errors(pool):
     error = failure(pool, tasks.exit_with, 7)
     assert type(error) is SystemExit
@@ -95,6 +102,7 @@ def test_system_exit_and_keyboard_interrupt_are_the_tasks_errors(pool):
     assert pool.map(tasks.double, [1]) == [2]
 
 
+@pytest.mark.contract("5 unpicklable exception")
 def test_exceptions_that_cannot_travel(process_method):
     with WorkerPool(2, start_method=process_method) as pool:
         error = failure(pool, tasks.raise_unpicklable, 1)
@@ -103,6 +111,7 @@ def test_exceptions_that_cannot_travel(process_method):
         assert "Arg 0: 1" in str(error.__cause__)
 
 
+@pytest.mark.contract("5 unpicklable data")
 def test_results_that_cannot_travel(process_method):
     with WorkerPool(2, start_method=process_method) as pool:
         with pytest.raises((TypeError, pickle.PicklingError), match="unpicklable"):
@@ -110,6 +119,7 @@ def test_results_that_cannot_travel(process_method):
         assert pool.map(tasks.double, [1]) == [2]
 
 
+@pytest.mark.contract("5 unpicklable data")
 def test_arguments_that_cannot_travel(process_method):
     with WorkerPool(2, start_method=process_method) as pool:
         with pytest.raises((TypeError, pickle.PicklingError), match="identity"):
@@ -119,6 +129,7 @@ def test_arguments_that_cannot_travel(process_method):
         assert pool.apply(tasks.double, 1) == 2
 
 
+@pytest.mark.contract("5 on_error")
 def test_on_error_return_puts_it_in_place(pool):
     results = pool.map(tasks.fail_at, [(i, 3) for i in range(6)], on_error="return", chunk_size=2)
     assert results[:3] + results[4:] == [0, 1, 2, 4, 5]
@@ -126,6 +137,7 @@ def test_on_error_return_puts_it_in_place(pool):
     assert "Arg 0: 3" in str(results[3].__cause__)
 
 
+@pytest.mark.contract("5 died", "10 texts")
 def test_a_killed_worker(process_method):
     with WorkerPool(2, start_method=process_method) as pool:
         with pytest.raises(WorkerDiedError, match=r"Worker-\d was killed") as caught:
@@ -141,6 +153,7 @@ def test_a_killed_worker(process_method):
         assert pool.map(tasks.double, [1]) == [2]
 
 
+@pytest.mark.contract("5 died")
 def test_a_worker_that_left(process_method):
     with WorkerPool(2, start_method=process_method) as pool:
         error = failure(pool, tasks.leave_with, 3)
@@ -148,6 +161,7 @@ def test_a_worker_that_left(process_method):
         assert (error.exit_code, error.signal) == (3, None)
 
 
+@pytest.mark.contract("5 retry")
 def test_retry(process_method, tmp_path):
     with WorkerPool(2, start_method=process_method) as pool:
         items = [(i, str(tmp_path / f"died{i}")) for i in range(6)]
@@ -155,6 +169,7 @@ def test_retry(process_method, tmp_path):
         assert results == list(range(6))
 
 
+@pytest.mark.contract("10 init raises", "3 usable")
 def test_init_and_exit_that_raise(start_method):
     with WorkerPool(2, start_method=start_method) as pool:
         with pytest.raises(LookupError, match="no init") as caught:
@@ -166,6 +181,7 @@ def test_init_and_exit_that_raise(start_method):
 
 
 @pytest.mark.leaves_threads
+@pytest.mark.contract("3 task_timeout")
 def test_task_timeout(start_method):
     with WorkerPool(2, start_method=start_method) as pool:
         began = time.monotonic()
@@ -174,6 +190,7 @@ def test_task_timeout(start_method):
         assert time.monotonic() - began < 15
 
 
+@pytest.mark.contract("3 task_timeout")
 def test_apply_timeout_fails_that_task_alone(process_method):
     with WorkerPool(2, start_method=process_method) as pool:
         slow = pool.apply_async(tasks.slowly, (1, 20), task_timeout=0.1)

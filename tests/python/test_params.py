@@ -33,6 +33,7 @@ from tercio.context import DEFAULT_START_METHOD, FORK_AVAILABLE
         ({"preload": ["json"]}, ValueError, "preload"),
     ],
 )
+@pytest.mark.contract("3 parameters", "2 cpu_ids errors", "10 n_jobs", "1 names")
 def test_pool_parameters(given, error, name):
     with pytest.raises(error, match=name):
         WorkerPool(**{"n_jobs": 2, **given})
@@ -70,6 +71,7 @@ def test_pool_parameters(given, error, name):
     ],
 )
 @pytest.mark.parametrize("call", ["map", "map_unordered", "imap", "imap_unordered"])
+@pytest.mark.contract("3 parameters")
 def test_map_parameters(call, given, error, name):
     before = descendants(os.getpid())
     pool = WorkerPool(2)
@@ -78,6 +80,7 @@ def test_map_parameters(call, given, error, name):
     assert descendants(os.getpid()) == before
 
 
+@pytest.mark.contract("3 parameters")
 def test_what_can_be_neither_called_nor_iterated():
     pool = WorkerPool(2)
     with pytest.raises(TypeError, match="func"):
@@ -99,6 +102,7 @@ def test_lazy_maps_complain_at_the_first_next():
         next(lazy)
 
 
+@pytest.mark.contract("2 constructor")
 def test_all_positions_of_the_constructor():
     pool = WorkerPool(3, False, [0], "shared", True, True, "threading", True, False, True, True)
     params = pool.pool_params
@@ -108,12 +112,14 @@ def test_all_positions_of_the_constructor():
     assert "n_jobs=3" in repr(params)
 
 
+@pytest.mark.contract("10 n_jobs", "1 names")
 def test_defaults():
     assert FORK_AVAILABLE
     assert DEFAULT_START_METHOD == "fork"
     assert WorkerPool(0).pool_params.n_jobs == WorkerPool().pool_params.n_jobs >= 1
 
 
+@pytest.mark.contract("2 serializer missing")
 def test_missing_serializer_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "dill", None)
     with pytest.raises(ImportError, match=r"tercio\[dill\]"):
@@ -130,6 +136,7 @@ def test_unknown_length_warns_and_a_length_does_not():
             assert pool.map(double, iter(range(9)), chunk_size=2) == [2 * i for i in range(9)]
 
 
+@pytest.mark.contract("3 unpacking")
 def test_unpacking_and_order_of_arguments(start_method):
     elements = [{"a": 1}, (1, 2), [3], "text", b"bytes", 5, None, np.arange(2)]
     with WorkerPool(2, start_method=start_method) as pool:
@@ -142,11 +149,13 @@ def test_unpacking_and_order_of_arguments(start_method):
     assert nothing == {}
 
 
+@pytest.mark.contract("10 pickled pool")
 def test_a_pool_cannot_be_pickled():
     with pytest.raises(NotImplementedError, match="can't be pickled"):
         pickle.dumps(WorkerPool(2))
 
 
+@pytest.mark.contract("10 pickled pool")
 def test_a_pool_does_nothing_in_a_fork():
     with WorkerPool(2, start_method="fork", keep_alive=True) as pool:
         assert pool.map(double, [1, 2]) == [2, 4]

@@ -1,0 +1,115 @@
+"""Workers among ``multiprocessing.active_children()``.
+
+multiprocessing keeps its children in a set of its own. Ours aren't started by it, come and go by themselves, and are
+asked for when somebody looks: its set is replaced by one that knows of them. Only where multiprocessing is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tercio import _shutdown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from tercio._session import Session
+
+
+def show() -> None:
+    """Have `active_children` tell of our workers, if its module is imported."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is None or type(process._children).__name__ == "ChildrenAndWorkers":
+        return
+
+    class ChildrenAndWorkers(set):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[Any]:
+            util = sys.modules.get("multiprocessing.util")
+            if getattr(util, "_exiting", False):
+                # multiprocessing's end would stop and join one worker after the other, and they'd be replaced.
+                _shutdown.terminate_all()
+            return iter([*super().__iter__(), *_workers(process)])
+
+    process._children = ChildrenAndWorkers(process._children)
+
+
+def _workers(process: Any) -> list[Any]:
+    found = []
+    for pool in _shutdown.live():
+        session = pool._session
+        for worker, pid in session.pids():
+            child = process.BaseProcess.__new__(process.BaseProcess)
+            config = {**process.current_process()._config, "daemon": session.params.daemon}
+            child.__dict__.update(
+                _identity=(worker + 1,),
+                _config=config,
+                _parent_pid=os.getpid(),
+                _parent_name=process.current_process().name,
+                _popen=_Worker(session, pid),
+                _closed=False,
+                _target=None,
+                _args=(),
+                _kwargs={},
+                _name=f"Worker-{worker}",
+            )
+            found.append(child)
+    return found
+
+
+class _Worker:
+    """A worker as multiprocessing wants to handle a process. Who ends one gets another: the pool replaces it."""
+
+    def __init__(self, session: Session, pid: int) -> None:
+        self.session = session
+        self.pid = pid
+        self._handle = -1
+
+    @property
+    def sentinel(self) -> int:
+        if self._handle < 0:
+            self._handle = os.pidfd_open(self.pid)
+        return self._handle
+
+    def poll(self) -> int | None:
+        # How it ended is the pool's to know.
+        return None if any(pid == self.pid for _, pid in self.session.pids()) else 0
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        import select
+
+        try:
+            ended = select.poll()
+            ended.register(self.sentinel, select.POLLIN)
+        except ProcessLookupError:
+            return 0
+        return 0 if ended.poll(None if timeout is None else max(timeout, 0) * 1000) else None
+
+    def terminate(self) -> None:
+        import signal
+
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        import signal
+
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        import signal
+
+        try:
+            handle = self.sentinel
+            if self.poll() is None:  # so the handle is of the worker, not of a later process with its number
+                signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            pass
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+    __del__ = close

@@ -2,8 +2,9 @@
 
 A fence's first word decides: ``python`` and ``c`` are programs, ``pycon`` is a session whose output is compared,
 ``sh`` and ``console`` are commands (in ``console`` the lines that begin with ``$ ``). Another word (``text``, ``toml``)
-is not code. An HTML comment ``<!-- skip: reason -->`` right before a block leaves it out; ``<!-- continues -->`` puts
-the Python blocks before it in the same file in front of it.
+is not code. Behind ``python``, ``methods=all`` (or ``methods=fork,spawn``) has the block run once for each start
+method, which is put into its ``WorkerPool(...)`` calls. An HTML comment ``<!-- skip: reason -->`` right before a block
+leaves it out; ``<!-- continues -->`` puts the Python blocks before it in the same file in front of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,12 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("TERCIO_BUILD", ROOT / "build" / "c"))
 BOUND = 50  # seconds, against a hang
 RUNNABLE = {"python", "pycon", "c", "sh", "console"}
+METHODS = ("fork", "spawn", "forkserver", "threading")
 NOT_CODE = {"text", "toml", "ini", "json", "yaml", "make", "meson", "diff"}
 
-FENCE = re.compile(r"^(?P<indent> *)```(?P<word>[^\s`]*)[^\n]*\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<word>[^\s`]*)(?P<info>[^\n]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S
+)
 COMMENT = re.compile(r"<!--\s*(?P<word>skip|continues)\b:?\s*(?P<reason>.*?)\s*-->\s*\Z", re.S)
 
 
@@ -39,11 +43,12 @@ class Block:
     body: str
     mark: str = ""
     reason: str = ""
+    method: str = ""
 
     @property
     def name(self) -> str:
         """How the test is called."""
-        return f"{self.path.relative_to(ROOT)}:{self.line}-{self.word or 'none'}"
+        return f"{self.path.relative_to(ROOT)}:{self.line}-{self.word or 'none'}" + (self.method and f"-{self.method}")
 
 
 def find_blocks(path: Path, text: str) -> list[Block]:
@@ -56,7 +61,13 @@ def find_blocks(path: Path, text: str) -> list[Block]:
         comment = COMMENT.search(text, 0, match.start())
         if comment:
             block.mark, block.reason = comment["word"], comment["reason"]
-        blocks.append(block)
+        methods = re.search(r"\bmethods=(\S+)", match["info"])
+        if methods is None:
+            blocks.append(block)
+            continue
+        for method in METHODS if methods[1] == "all" else methods[1].split(","):
+            assert method in METHODS, f"{block.name}: {method} is no start method"
+            blocks.append(replace(block, method=method))
     return blocks
 
 
@@ -83,7 +94,12 @@ def run_python(block: Block, folder: Path) -> None:
         earlier = [b.body for b in BLOCKS if b.path == block.path and b.line < block.line and b.word == "python"]
         before = "\n".join(earlier) + "\n"
     script = folder / "example.py"
-    script.write_text(before + block.body, "utf-8")
+    text = before + block.body
+    if block.method:
+        assert "start_method" not in text, "the block names a start method already"
+        text = text.replace("WorkerPool(", f"WorkerPool(start_method={block.method!r}, ")
+        assert block.method in text, "no pool is made"
+    script.write_text(text, "utf-8")
     bounded([sys.executable, "-W", "error", str(script)], folder)
 
 
@@ -151,6 +167,8 @@ def test_blocks_are_found() -> None:
     assert (plain.word, plain.body) == ("", "plain\n")
     skipped = find_blocks(ROOT / "a.md", "<!-- skip: needs a net -->\n```sh\ncurl\n```\n")[0]
     assert (skipped.mark, skipped.reason) == ("skip", "needs a net")
+    everywhere, somewhere = "```python methods=all\nx\n```\n", "```python methods=fork,spawn\nx\n```\n"
+    assert [block.method for block in find_blocks(ROOT / "a.md", everywhere + somewhere)] == [*METHODS, "fork", "spawn"]
     if (ROOT / "README.md").exists():
         assert any(block.word == "python" for block in BLOCKS)
 

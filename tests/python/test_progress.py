@@ -363,4 +363,4 @@ def test_in_a_notebook(tmp_path):
     assert sum(bar == [20.0, 20.0, "success"] for bar in bars) == len(methods), bars
     assert sum(bar[2] == "danger" for bar in bars) == len(methods), bars
     assert sum("20/20" in text for text in texts) == len(methods)
-    assert sum("failed: ZeroDivisionError" in text for text in texts) == len(methods), texts
+    assert sum("failed:\u2007ZeroDivisionError" in text for text in texts) == len(methods), texts

@@ -101,6 +101,9 @@ check:
 	$(call configure,tsan,-Db_sanitize=thread)
 	@tools/c_tests.sh $(BUILD)/tsan
 	@if [ -e models/check.sh ]; then echo '== models'; models/check.sh; fi
+	@echo '== instructions'
+	@$(MAKE) --no-print-directory build
+	@$(VENV)/bin/python tools/instructions.py $(VENV)/bin/python $(BUILD)
 	@echo 'check: all is well'
 
 format:

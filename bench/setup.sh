@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # What the benchmarks need: the peers in an environment of their own (bench/.venv, pinned), the package as a user
-# gets it (an optimised wheel), and the programs in C. Called from the repository's top; quick when nothing changed.
+# gets it (an optimised wheel), and the programs in C. Quick when nothing changed.
 set -eu
+cd "$(dirname "$0")/.."
 
 venv=bench/.venv
 build=${BUILD:-build}/bench

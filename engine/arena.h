@@ -30,14 +30,19 @@
 #include "channel_layout.h"
 #include "tercio.h"
 
-enum { TERCIO__BLOCK_FREE, TERCIO__BLOCK_LENT, TERCIO__BLOCK_RETURNED, TERCIO__BLOCK_PINNED,
-       TERCIO__BLOCK_HELD /* for put alone: lent, but not taken back before unhold, whatever the borrower says */ };
+enum {
+    TERCIO__BLOCK_FREE,
+    TERCIO__BLOCK_LENT,
+    TERCIO__BLOCK_RETURNED,
+    TERCIO__BLOCK_PINNED,
+    TERCIO__BLOCK_HELD /* for put alone: lent, but not taken back before unhold, whatever the borrower says */
+};
 
 typedef struct {
     uint64_t magic;
     _Atomic uint32_t state;
     uint32_t generation;
-    uint64_t size;              /* of the data */
+    uint64_t size; /* of the data */
     uint64_t reserved[5];
 } tercio__block_head;
 _Static_assert(sizeof(tercio__block_head) == 64, "data begins on a cache line");
@@ -47,7 +52,7 @@ typedef struct tercio__file tercio__file;
 /* Takes the descriptor over; fd < 0: heap (threading). Returns NULL: no memory. */
 tercio__file *tercio__file_new(int fd);
 tercio__file *tercio__file_ref(tercio__file *);
-void tercio__file_unref(tercio__file *);         /* the last one closes the descriptor */
+void tercio__file_unref(tercio__file *); /* the last one closes the descriptor */
 /* The pool is gone: views need not be returned any more, and the descriptor is closed as soon as no arena and no call
  * uses it. */
 void tercio__file_retire(tercio__file *);
@@ -60,7 +65,7 @@ typedef struct tercio__arena tercio__arena;
  * they get memory, so that another process can free them after a death. Returns NULL: no memory. */
 tercio__arena *tercio__arena_new(tercio__file *, _Atomic uint64_t *file_end, tercio__range *published,
                                  _Atomic uint32_t *n_published);
-void tercio__arena_delete(tercio__arena *);      /* unmaps; the memory itself goes with the file */
+void tercio__arena_delete(tercio__arena *); /* unmaps; the memory itself goes with the file */
 
 /* Copies `size` bytes into a new block. state: TERCIO__BLOCK_LENT or _PINNED. Returns: 0; TERCIO_ENOMEM, _ESYSTEM. */
 int tercio__arena_put(tercio__arena *, const void *data, size_t size, uint32_t state, tercio_block *);
@@ -78,8 +83,8 @@ void tercio__arena_unhold(tercio__arena *, const tercio_block *, uint32_t borrow
 void tercio__arena_bury(tercio__arena *, uint32_t borrower);
 /* The data of a block of this arena. */
 const void *tercio__arena_data(tercio__arena *, const tercio_block *);
-uint64_t tercio__arena_in_use(const tercio__arena *);   /* bytes lent or pinned */
-uint64_t tercio__arena_held(const tercio__arena *);     /* bytes of memory, free ones included */
+uint64_t tercio__arena_in_use(const tercio__arena *); /* bytes lent or pinned */
+uint64_t tercio__arena_held(const tercio__arena *);   /* bytes of memory, free ones included */
 
 /* The borrower's side; any thread. What the block's descriptor says is checked against the file and the block's
  * head, and the block must still be lent or pinned. Views of pinned blocks are never returned, so there may be
@@ -96,7 +101,7 @@ int tercio__file_discard(tercio__file *, const tercio__range *, size_t n, const 
 
 /* Registers the fork handler of this process, once; counts forks. */
 void tercio__fork_watch(void);
-uint32_t tercio__fork_generation(void);          /* changes in a forked child */
-uint32_t tercio__fork_count(void);               /* changes in a parent that forked, too */
+uint32_t tercio__fork_generation(void); /* changes in a forked child */
+uint32_t tercio__fork_count(void);      /* changes in a parent that forked, too */
 
 #endif

@@ -201,24 +201,28 @@ int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *p
     tercio__channel *words = call->words;
     if (tercio_call_stray(call))
         _exit(0);
+    uint64_t since = call->timed ? LOAD(words->item_since, relaxed) : 0, now = call->timed ? tercio__now() : 0;
+    if (call->timed) /* a wait for room is on no item's time */
+        STORE(words->item_since, 0, relaxed);
     int error = tercio__call_send(call, TERCIO__REC_RESULT, status, code, parts, n_parts);
     if (error == TERCIO_ECLOSED)
         return 1;
-    if (error)
+    if (error) {
+        if (call->timed)
+            STORE(words->item_since, since, release);
         return error;
+    }
     call->item++;
     STORE(words->n_done, LOAD(words->n_done, relaxed) + 1, relaxed);
     if (call->timed) {
-        uint64_t now = tercio__now(), spent = now - LOAD(words->item_since, relaxed);
-        STORE(words->item_since, 0, relaxed); /* what follows is on no item's time */
-        if (tercio__note_longest(call, call->slot->index + call->item - 1, spent))
-            now = tercio__now();
+        (void)tercio__note_longest(call, call->slot->index + call->item - 1, now - since);
+        now = tercio__now();
         /* Whoever reads the time twice around the item gets the two that belong together. */
         STORE(words->item_sequence, call->sequence << 32 | call->item, release);
         STORE(words->item_since, call->item < call->slot->n_items ? now : 0, release);
     }
     tercio__call_ring(call, false);
-    return LOAD(words->stop, acquire) == TERCIO__STOP_NOW || LOAD(words->cancel, acquire) == call->sequence + 1;
+    return tercio_stopping(call);
 }
 
 /* ---- What is left for the parent ------------------------------------------------------------------------------------ */
@@ -292,8 +296,10 @@ bool tercio_call_stray(tercio_call *call)
 
 bool tercio_stopping(tercio_call *call)
 {
-    return LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW ||
-           (call->slot && LOAD(call->words->cancel, acquire) == call->sequence + 1);
+    bool stops = LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW ||
+                 (call->slot && LOAD(call->words->cancel, acquire) == call->sequence + 1);
+    call->told |= stops;
+    return stops;
 }
 
 int tercio_call_take(tercio_call *call, const tercio_block *block, tercio_view *view)

@@ -10,8 +10,8 @@
 enum { TERCIO__CONTEXTS = 8 };
 
 typedef struct {
-    uint32_t id;                /* 0: free */
-    bool failed;                /* open_context said no; every item of it fails with what was left */
+    uint32_t id; /* 0: free */
+    bool failed; /* open_context said no; every item of it fails with what was left */
     void *state;
     uint64_t used_at;
 } tercio__open_context;
@@ -20,22 +20,23 @@ struct tercio_call {
     const tercio__worker_start *start;
     const tercio_host *host;
     void *user;
-    void *host_pointer;         /* tercio_call_user */
+    void *host_pointer; /* tercio_call_user */
     tercio__page *page;
     tercio__channel *words;
     tercio__taker taker;
     tercio__file *file;
-    tercio__arena *arena;       /* made when first needed */
+    tercio__arena *arena; /* made when first needed */
     uint32_t fork_generation;
 
     /* what runs */
     uint64_t sequence;
-    tercio__slot *slot;         /* NULL: nothing */
-    uint32_t item;              /* of the message: answered so far */
+    tercio__slot *slot; /* NULL: nothing */
+    uint32_t item;      /* of the message: answered so far */
     uint32_t item_at_start;
     bool timed;
-    uint64_t unread_blocks;     /* bytes of blocks in records that the parent has not read ... */
-    uint64_t unread_until;      /* ... all of them lie before this place of the up ring */
+    bool told;              /* the host has heard that the rest of the message is not wanted */
+    uint64_t unread_blocks; /* bytes of blocks in records that the parent has not read ... */
+    uint64_t unread_until;  /* ... all of them lie before this place of the up ring */
 
     tercio__open_context contexts[TERCIO__CONTEXTS];
     tercio__open_context *last;
@@ -49,11 +50,11 @@ struct tercio_call {
     unsigned char *left_bytes;
     size_t left_size;
 
-    uint64_t now;               /* when the last thing ended */
+    uint64_t now; /* when the last thing ended */
     uint64_t spin_ns;
     unsigned spin_skips;
 
-    tercio_view prepare;        /* options.prepare, for the worker's life */
+    tercio_view prepare; /* options.prepare, for the worker's life */
     tercio_view shares[TERCIO__SHARES];
     bool share_open[TERCIO__SHARES];
 };

@@ -27,7 +27,10 @@ void tercio__channel_at(tercio__channel_map *, void *memory, uint64_t ring_bytes
 void tercio__channel_reset(tercio__channel_map *, uint32_t index, uint32_t generation);
 
 /* Longest parts[0] that travels in a ring; what is longer travels in a block. */
-static inline uint64_t tercio__inline_limit(uint64_t ring_bytes) { return ring_bytes / 8; }
+static inline uint64_t tercio__inline_limit(uint64_t ring_bytes)
+{
+    return ring_bytes / 8;
+}
 
 /* ---- The parent's end ------------------------------------------------------------------------------------------ */
 
@@ -82,8 +85,8 @@ static inline bool tercio__receiver_has_news(const tercio__sender *sender)
 
 typedef struct {
     tercio__channel_map map;
-    uint64_t head;                  /* sequence of the next slot */
-    uint64_t up_tail, up_head;      /* bytes ever written; bytes known to be read */
+    uint64_t head;             /* sequence of the next slot */
+    uint64_t up_tail, up_head; /* bytes ever written; bytes known to be read */
 } tercio__taker;
 
 enum { TERCIO__TAKE_NOTHING, TERCIO__TAKE_MESSAGE, TERCIO__TAKE_REVOKED };
@@ -100,6 +103,9 @@ int tercio__taker_message(const tercio__taker *, const tercio__slot *, const ter
  * address behind the header; tercio__taker_publish makes it known. */
 tercio__record *tercio__taker_reserve(tercio__taker *, uint64_t bytes);
 void tercio__taker_publish(tercio__taker *, tercio__record *);
-static inline uint64_t tercio__taker_unread(const tercio__taker *taker) { return taker->up_tail - taker->up_head; }
+static inline uint64_t tercio__taker_unread(const tercio__taker *taker)
+{
+    return taker->up_tail - taker->up_head;
+}
 
 #endif

@@ -73,29 +73,38 @@
 #include "tercio.h"
 
 #define TERCIO__MAGIC UINT64_C(0x6f69637265743031)
-#define TERCIO__SLOTS 256u        /* a power of two */
-#define TERCIO__SEGMENTS 64u      /* most segments of a worker's arena */
+#define TERCIO__SLOTS 256u   /* a power of two */
+#define TERCIO__SEGMENTS 64u /* most segments of a worker's arena */
 #define TERCIO__PAGE_BYTES 4096u
 #define TERCIO__LINE _Alignas(64)
 #define TERCIO__TOP ((uint32_t)TERCIO_LONGEST)
-#define TERCIO__SHARES 128u         /* most buffers of tercio_share */
+#define TERCIO__SHARES 128u /* most buffers of tercio_share */
 
-enum { TERCIO__EMPTY, TERCIO__READY, TERCIO__TAKEN, TERCIO__REVOKED };      /* low two bits of slot.word */
+enum { TERCIO__EMPTY, TERCIO__READY, TERCIO__TAKEN, TERCIO__REVOKED }; /* low two bits of slot.word */
 enum { TERCIO__GATE_CLOSED, TERCIO__GATE_OPEN, TERCIO__GATE_DEAD };
-enum { TERCIO__STOP_NO, TERCIO__STOP_DRAINED, TERCIO__STOP_NOW };           /* when the ring is empty; before the next item */
+enum { TERCIO__STOP_NO, TERCIO__STOP_DRAINED, TERCIO__STOP_NOW }; /* when the ring is empty; before the next item */
 enum { TERCIO__WANT_NOTHING, TERCIO__WANT_LOW_WATER, TERCIO__WANT_ANY };
 
 /* Kinds of record. The first four are TERCIO_KIND_... of tercio.h. */
-enum { TERCIO__REC_RESULT, TERCIO__REC_START, TERCIO__REC_INIT, TERCIO__REC_EXIT, TERCIO__REC_ALIVE,
-       TERCIO__REC_GOODBYE, TERCIO__REC_PAD };
+enum {
+    TERCIO__REC_RESULT,
+    TERCIO__REC_START,
+    TERCIO__REC_INIT,
+    TERCIO__REC_EXIT,
+    TERCIO__REC_ALIVE,
+    TERCIO__REC_GOODBYE,
+    TERCIO__REC_PAD
+};
 
-typedef struct { uint64_t offset, size; } tercio__range;
+typedef struct {
+    uint64_t offset, size;
+} tercio__range;
 
 typedef struct {
     uint64_t magic;
     uint32_t version, n_channels;
     uint64_t channel_bytes, ring_bytes;
-    uint64_t prepare_offset, prepare_size;      /* the block of options.prepare; size 0: none */
+    uint64_t prepare_offset, prepare_size; /* the block of options.prepare; size 0: none */
     int32_t method, parent_pid;
     uint64_t arena_bytes;
     uint64_t table_hash;
@@ -103,70 +112,73 @@ typedef struct {
     TERCIO__LINE _Atomic uint32_t caller_wants;
     _Atomic uint32_t keeper_wants;
     TERCIO__LINE _Atomic uint32_t n_shares;
-    tercio__range shares[TERCIO__SHARES];       /* blocks of tercio_share; TERCIO__SHARE_WRITABLE in size */
+    tercio__range shares[TERCIO__SHARES]; /* blocks of tercio_share; TERCIO__SHARE_WRITABLE in size */
 } tercio__page;
 
 #define TERCIO__SHARE_WRITABLE (UINT64_C(1) << 63)
 
 /* One message. 64 bytes: a cache line. */
 typedef struct {
-    _Atomic uint64_t word;      /* sequence << 2 | state */
-    uint64_t index;             /* of the first item */
+    _Atomic uint64_t word; /* sequence << 2 | state */
+    uint64_t index;        /* of the first item */
     uint32_t n_items, skip;
-    uint32_t offset, size;      /* of parts[0] in the down ring; n_blocks block descriptors lie before it */
-    uint32_t n_blocks;          /* TERCIO__IN_BLOCK: parts[0] is the first of the blocks */
-    uint32_t context;           /* id; 0 is none */
-    uint64_t context_offset;    /* of a block that holds a packed context (or, under threading, an address) */
+    uint32_t offset, size;   /* of parts[0] in the down ring; n_blocks block descriptors lie before it */
+    uint32_t n_blocks;       /* TERCIO__IN_BLOCK: parts[0] is the first of the blocks */
+    uint32_t context;        /* id; 0 is none */
+    uint64_t context_offset; /* of a block that holds a packed context (or, under threading, an address) */
     uint64_t context_size;
-    uint32_t flags;             /* TERCIO__TIMED */
+    uint32_t flags; /* TERCIO__TIMED */
     uint32_t reserved;
 } tercio__slot;
 
-#define TERCIO__TIMED 1u        /* note when each item starts: the run has a deadline, or people want to see it */
+#define TERCIO__TIMED 1u /* note when each item starts: the run has a deadline, or people want to see it */
 
 #define TERCIO__IN_BLOCK UINT32_C(0x80000000)
 
 typedef struct {
-    uint32_t size;              /* of all, this header included, a multiple of 8 */
+    uint32_t size; /* of all, this header included, a multiple of 8 */
     uint16_t kind;
-    uint16_t n_blocks;          /* descriptors that follow the header; then payload */
-    uint64_t sequence;          /* of the slot */
-    uint32_t item;              /* within the message */
-    int32_t status;             /* 0 or TERCIO_EFAILED */
+    uint16_t n_blocks; /* descriptors that follow the header; then payload */
+    uint64_t sequence; /* of the slot */
+    uint32_t item;     /* within the message */
+    int32_t status;    /* 0 or TERCIO_EFAILED */
     int32_t code;
-    uint32_t payload;           /* bytes; TERCIO__IN_BLOCK: parts[0] is the first of the blocks */
+    uint32_t payload; /* bytes; TERCIO__IN_BLOCK: parts[0] is the first of the blocks */
 } tercio__record;
 
 /* Texts stay where they are while the list is sorted anew: an entry names its own. */
-typedef struct { _Atomic uint64_t ns, index; _Atomic uint32_t text; } tercio__longest;  /* text: 1 + place; 0: none yet */
+typedef struct {
+    _Atomic uint64_t ns, index;
+    _Atomic uint32_t text;
+} tercio__longest; /* text: 1 + place; 0: none yet */
 typedef _Atomic uint64_t tercio__text[TERCIO_LONGEST_TEXT / 8];
 
 typedef struct {
     /* written by the parent before the gate opens */
     uint64_t magic;
     uint32_t index, generation;
-    int32_t cpu;                /* to be pinned to; -1: none */
-    uint64_t begun;             /* when the parent began to start it: ns, monotonic */
+    int32_t cpu;    /* to be pinned to; -1: none */
+    uint64_t begun; /* when the parent began to start it: ns, monotonic */
     TERCIO__LINE _Atomic uint32_t gate;
 
-    TERCIO__LINE _Atomic uint64_t down_tail;    /* written by the parent */
+    TERCIO__LINE _Atomic uint64_t down_tail; /* written by the parent */
     _Atomic uint64_t low_water;
     _Atomic uint64_t cancel;
     _Atomic uint32_t stop, lifespan;
-    TERCIO__LINE _Atomic uint64_t up_head;      /* written by the parent when it has read */
+    TERCIO__LINE _Atomic uint64_t up_head; /* written by the parent when it has read */
 
-    TERCIO__LINE _Atomic uint64_t down_head;    /* written by the worker */
+    TERCIO__LINE _Atomic uint64_t down_head; /* written by the worker */
     TERCIO__LINE _Atomic uint64_t up_tail;
 
-    TERCIO__LINE _Atomic uint32_t bell;         /* both */
+    TERCIO__LINE _Atomic uint32_t bell; /* both */
     _Atomic uint32_t asleep;
 
-    TERCIO__LINE _Atomic uint32_t phase;        /* written by the worker, for people and deadlines */
-    _Atomic uint64_t item_since;                /* ns; 0: nothing runs */
-    _Atomic uint64_t item_sequence;             /* slot << 32 | item, of what runs */
+    TERCIO__LINE _Atomic uint32_t phase; /* written by the worker, for people and deadlines */
+    _Atomic uint64_t item_since;         /* ns; 0: nothing runs */
+    _Atomic uint64_t item_sequence;      /* slot << 32 | item, of what runs */
     _Atomic uint64_t n_done, n_chunks;
     _Atomic uint64_t ns_start, ns_init, ns_wait, ns_work, ns_exit;
-    tercio__longest longest[TERCIO__TOP];       /* the longest first */
+    tercio__longest longest[TERCIO__TOP]; /* the longest first */
     tercio__text longest_text[TERCIO__TOP];
 
     TERCIO__LINE _Atomic uint32_t n_segments;

@@ -175,7 +175,6 @@ static void settle_partly_done(tercio__worker *worker, uint64_t sequence)
         answer_abort(worker, chunk);
     bool wanted = chunk->run && !chunk->run->stopped && !pool->closing && chunk->abort != TERCIO__ABORT_DROP;
     if (chunk->done < chunk->n_items && wanted) {
-        chunk->abort = TERCIO__ABORT_NO;
         if (chunk->attempts) /* the worker left between two items: it did not begin this one */
             chunk->attempts--;
         if (tercio__requeue(worker, sequence, true) == 0)

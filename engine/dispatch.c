@@ -91,6 +91,13 @@ bool tercio__has_room(tercio_run *run)
 
 /* ---- Sending ---------------------------------------------------------------------------------------------------- */
 
+/* Of why a message was stopped, only the cancelling of an item that is still to come goes on with it. */
+static void keep_mark(tercio__chunk *chunk)
+{
+    if (chunk->abort != TERCIO__ABORT_CANCEL || chunk->abort_item < chunk->done)
+        chunk->abort = TERCIO__ABORT_NO;
+}
+
 static void send(tercio__worker *worker, const tercio__chunk *like, const tercio__letter *letter)
 {
     uint64_t end, sequence = worker->sender.tail;
@@ -99,7 +106,7 @@ static void send(tercio__worker *worker, const tercio__chunk *like, const tercio
     chunk->over = false;
     chunk->copy = NULL;
     chunk->next = NULL;
-    chunk->abort = TERCIO__ABORT_NO;
+    keep_mark(chunk);
     chunk->attempts++;
     tercio__sender_put(&worker->sender, letter, &end);
     chunk->ring_end = end;
@@ -319,7 +326,7 @@ int tercio__requeue(tercio__worker *worker, uint64_t sequence, bool seen)
         for (uint32_t i = 0; i < from->n_blocks; i++)
             tercio__arena_unhold(pool->arena, &((const tercio_block *)(const void *)bytes)[i], worker->index + 1);
     }
-    chunk->abort = TERCIO__ABORT_NO;
+    keep_mark(chunk);
     chunk->next = pool->pending;
     if (pool->pending == NULL)
         pool->pending_end = &chunk->next;

@@ -28,30 +28,30 @@ enum { TERCIO__ABORT_NO, TERCIO__ABORT_CANCEL, TERCIO__ABORT_TIMEOUT, TERCIO__AB
 /* A message: in a worker's ring (then it lies in worker->inflight), or waiting in the pool (then it is on
  * pool->pending and owns a copy of its bytes). */
 struct tercio__chunk {
-    tercio_run *run;            /* NULL: over, or its run was closed and nobody wants the answers */
+    tercio_run *run; /* NULL: over, or its run was closed and nobody wants the answers */
     uint64_t index, cookie;
-    uint64_t turn;              /* number of the message within its run */
+    uint64_t turn; /* number of the message within its run */
     uint32_t n_items;
-    uint32_t done;              /* items answered: the first so many */
-    uint32_t attempts;          /* times that item number `done` was handed out */
+    uint32_t done;     /* items answered: the first so many */
+    uint32_t attempts; /* times that item number `done` was handed out */
     uint32_t n_blocks;
     bool head_in_block;
-    bool over;                  /* nothing is owed any more: answered, taken back or dropped */
-    uint32_t abort;             /* TERCIO__ABORT_...: why it is being stopped */
-    uint32_t abort_item;        /* the item that was meant */
+    bool over;           /* nothing is owed any more: answered, taken back or dropped */
+    uint32_t abort;      /* TERCIO__ABORT_...: why it is being stopped */
+    uint32_t abort_item; /* the item that was meant */
     tercio__context *context;
-    uint32_t head_size;         /* of parts[0] in the ring */
-    uint64_t ring_end;          /* down_used behind it */
-    uint64_t lent;              /* bytes of its blocks */
+    uint32_t head_size; /* of parts[0] in the ring */
+    uint64_t ring_end;  /* down_used behind it */
+    uint64_t lent;      /* bytes of its blocks */
     /* on pool->pending only */
     tercio__chunk *next;
-    unsigned char *copy;        /* blocks, then parts[0] */
+    unsigned char *copy; /* blocks, then parts[0] */
 };
 
 struct tercio__context {
-    uint32_t id, refs;          /* the run, and each chunk under way */
-    tercio_block block;         /* pinned; offset 0: none */
-    tercio_block *parts;        /* its large parts, pinned too */
+    uint32_t id, refs;   /* the run, and each chunk under way */
+    tercio_block block;  /* pinned; offset 0: none */
+    tercio_block *parts; /* its large parts, pinned too */
     size_t n_parts;
 };
 
@@ -64,31 +64,31 @@ typedef struct {
 struct tercio__worker {
     tercio_pool *pool;
     unsigned index;
-    int state;                  /* TERCIO_STATE_NONE, _START (also while it lives), _EXIT (asked to end), _DEAD */
-    bool goodbye;               /* it ended on purpose */
-    bool alive;                 /* it has said so */
-    bool failed;                /* it could not start */
-    int killed_for;             /* TERCIO__ABORT_... of the item we killed it for */
-    int pid, handle;            /* 0, -1: a thread, or none */
+    int state;       /* TERCIO_STATE_NONE, _START (also while it lives), _EXIT (asked to end), _DEAD */
+    bool goodbye;    /* it ended on purpose */
+    bool alive;      /* it has said so */
+    bool failed;     /* it could not start */
+    int killed_for;  /* TERCIO__ABORT_... of the item we killed it for */
+    int pid, handle; /* 0, -1: a thread, or none */
     pthread_t thread;
     bool thread_runs;
     void *starter_data;
     tercio__sender sender;
     tercio__chunk inflight[TERCIO__SLOTS];
-    uint64_t seen_done, seen_work;   /* counters when last looked at, for the mean time of an item */
-    uint64_t restarts, stillborn;    /* deaths before it was alive, in a row */
-    uint64_t told_at;           /* when what it runs was interrupted; 0: not */
-    uint64_t told_sequence;     /* ... and which message that was */
-    uint64_t past_tasks, past[5];    /* counters of those that were this worker before */
+    uint64_t seen_done, seen_work; /* counters when last looked at, for the mean time of an item */
+    uint64_t restarts, stillborn;  /* deaths before it was alive, in a row */
+    uint64_t told_at;              /* when what it runs was interrupted; 0: not */
+    uint64_t told_sequence;        /* ... and which message that was */
+    uint64_t past_tasks, past[5];  /* counters of those that were this worker before */
     tercio__past past_longest[TERCIO__TOP];
-    uint64_t begun;             /* when it was started */
+    uint64_t begun; /* when it was started */
 };
 
 /* Results on their way to the caller: pages of entries. Filled under the lock, then handed over whole. */
 struct tercio__inbox_page {
     tercio__inbox_page *next, *previous;
     size_t used, size, read;
-    size_t refs;                /* entries handed out and not released */
+    size_t refs; /* entries handed out and not released */
     _Alignas(16) unsigned char bytes[];
 };
 
@@ -98,69 +98,69 @@ typedef struct {
 } tercio__inbox;
 
 struct tercio_run {
-    tercio_pool *pool;          /* NULL: the pool is gone */
+    tercio_pool *pool; /* NULL: the pool is gone */
     tercio_run *next, *previous;
     struct tercio__face *face;
     tercio_map_options options;
     tercio__context *context;
     uint64_t timeout_ns;
-    uint64_t n_messages;        /* handed in */
-    uint64_t refused_bytes;     /* of the message that found no room last; 0: none */
+    uint64_t n_messages;    /* handed in */
+    uint64_t refused_bytes; /* of the message that found no room last; 0: none */
     uint32_t refused_items;
-    uint64_t n_active;          /* items handed in and not answered */
+    uint64_t n_active; /* items handed in and not answered */
     uint64_t n_answered;
-    uint64_t n_chunks;          /* messages in rings and on pending */
+    uint64_t n_chunks; /* messages in rings and on pending */
     bool ended, stopped;
-    int error;                  /* of the run, after all results */
-    tercio__inbox incoming;     /* under the lock */
-    tercio__inbox current;      /* the caller's */
-    uint64_t n_incoming;        /* entries in incoming; _Atomic is not needed: under the lock */
-    bool news;                  /* came since the host was notified */
-    bool waits, wants_room;     /* somebody is in tercio_wait ... */
-    int waits_on;               /* ... on this bell */
-    int bell;                   /* of this run alone; -1: none yet */
-    bool bell_public;           /* tercio_run_fd was asked for */
-    double item_ns;             /* mean time of an item, smoothed; 0: none yet */
-    uint32_t depth;             /* messages ahead of each worker */
+    int error;              /* of the run, after all results */
+    tercio__inbox incoming; /* under the lock */
+    tercio__inbox current;  /* the caller's */
+    uint64_t n_incoming;    /* entries in incoming; _Atomic is not needed: under the lock */
+    bool news;              /* came since the host was notified */
+    bool waits, wants_room; /* somebody is in tercio_wait ... */
+    int waits_on;           /* ... on this bell */
+    int bell;               /* of this run alone; -1: none yet */
+    bool bell_public;       /* tercio_run_fd was asked for */
+    double item_ns;         /* mean time of an item, smoothed; 0: none yet */
+    uint32_t depth;         /* messages ahead of each worker */
 };
 
 struct tercio_pool {
     pthread_mutex_t lock;
-    uint32_t fork_generation;   /* of the process that opened it; read without the lock */
+    uint32_t fork_generation; /* of the process that opened it; read without the lock */
     tercio_method method;
-    tercio_options options;     /* pointers inside are ours, or borrowed as tercio.h says */
+    tercio_options options; /* pointers inside are ours, or borrowed as tercio.h says */
     const tercio_host *host;
     void *host_user;
     const struct tercio__starter *starter;
     void *starter_data;
-    int starter_event;          /* a descriptor that the keeper watches for it; -1: none */
+    int starter_event; /* a descriptor that the keeper watches for it; -1: none */
 
     tercio__file *file;
-    tercio__page *page;         /* shared */
-    unsigned char *channels;    /* shared: n_workers channels */
+    tercio__page *page;      /* shared */
+    unsigned char *channels; /* shared: n_workers channels */
     uint64_t channel_bytes, channels_bytes;
     tercio__arena *arena;
-    uint64_t lent_bytes;        /* blocks of chunks under way */
+    uint64_t lent_bytes; /* blocks of chunks under way */
 
     unsigned n_workers, n_live;
     tercio__worker *workers;
-    unsigned turn, level;       /* dispatch.c */
+    unsigned turn, level; /* dispatch.c */
     unsigned last_active;
 
     tercio_run *runs;
     tercio__chunk *pending, **pending_end;
     uint32_t next_context;
-    unsigned n_waiting;         /* callers asleep */
-    bool pool_waits;            /* one of them in tercio__pool_wait ... */
-    int pool_waits_on;          /* ... on this bell: caller_bell, or, when a run's caller drives, pool_bell */
-    int pool_bell;              /* -1: not needed yet */
+    unsigned n_waiting; /* callers asleep */
+    bool pool_waits;    /* one of them in tercio__pool_wait ... */
+    int pool_waits_on;  /* ... on this bell: caller_bell, or, when a run's caller drives, pool_bell */
+    int pool_bell;      /* -1: not needed yet */
 
     int caller_bell, keeper_bell, set;
-    bool driver;                /* somebody waits on caller_bell */
-    _Atomic uint64_t spin_ns;   /* how long a caller looks before it sleeps */
+    bool driver;              /* somebody waits on caller_bell */
+    _Atomic uint64_t spin_ns; /* how long a caller looks before it sleeps */
     _Atomic unsigned spin_skips;
-    unsigned n_spinning;        /* callers who look at channels without the lock */
-    _Atomic bool spin_off;      /* they are asked to stop */
+    unsigned n_spinning;   /* callers who look at channels without the lock */
+    _Atomic bool spin_off; /* they are asked to stop */
 
     pthread_t keeper;
     bool keeper_runs, keeper_stops, keeper_parked, keeper_released;
@@ -171,19 +171,28 @@ struct tercio_pool {
     size_t n_dead_ranges;
     _Atomic uint64_t blocks_out; /* large parts of results that were neither taken nor released */
     bool closing, finishing;
-    int failure;                /* why the pool can't go on; 0: it can */
-    tercio__inbox failures;     /* the first one, for tercio_failure */
+    int failure;            /* why the pool can't go on; 0: it can */
+    tercio__inbox failures; /* the first one, for tercio_failure */
     tercio_result failure_result;
     bool failure_taken;
     tercio_view failure_view;
-    tercio__inbox garbage;      /* messages and answers that nobody will read, for host->drop */
-    tercio__inbox exits;        /* what exit functions left */
+    tercio__inbox garbage; /* messages and answers that nobody will read, for host->drop */
+    tercio__inbox exits;   /* what exit functions left */
     _Atomic uint32_t interrupted;
 };
 
-static inline void tercio__lock(tercio_pool *pool) { pthread_mutex_lock(&pool->lock); }
-static inline void tercio__unlock(tercio_pool *pool) { pthread_mutex_unlock(&pool->lock); }
-static inline bool tercio__is_ours(const tercio_pool *pool) { return pool->fork_generation == tercio__fork_generation(); }
+static inline void tercio__lock(tercio_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+}
+static inline void tercio__unlock(tercio_pool *pool)
+{
+    pthread_mutex_unlock(&pool->lock);
+}
+static inline bool tercio__is_ours(const tercio_pool *pool)
+{
+    return pool->fork_generation == tercio__fork_generation();
+}
 
 /* ---- dispatch.c: which worker gets which message ---------------------------------------------------------------- */
 
@@ -212,7 +221,7 @@ void tercio__cancel_pending(tercio_pool *, tercio__chunk *);
 void tercio__drop_pending(tercio_pool *, tercio_run *);
 /* Under threading: a message that nobody will read. It is handed to host->drop once the lock is free. */
 void tercio__garbage(tercio_pool *, const void *head, size_t size, uint32_t n_items, uint32_t skip, bool is_answer);
-void tercio__drop_garbage(tercio_pool *);   /* not under the lock */
+void tercio__drop_garbage(tercio_pool *); /* not under the lock */
 /* True when some worker could take a message of this run now. */
 bool tercio__has_room(tercio_run *);
 void tercio__wake(tercio__worker *);
@@ -225,7 +234,7 @@ typedef struct {
     int32_t status, code, signal, kind, pid;
     uint32_t worker, attempts, n_blocks;
     size_t out_size;
-    uint32_t message_size;      /* with the zero at its end; 0: none */
+    uint32_t message_size; /* with the zero at its end; 0: none */
     bool out_of_memory;
 } tercio__entry;
 
@@ -239,7 +248,10 @@ void tercio__inbox_release(tercio__inbox *, tercio_result *);
 void tercio__inbox_clear(tercio__inbox *, void (*drop)(void *user, tercio_result *), void *user);
 /* ... and those, too: nobody will look at what is out any more. */
 void tercio__inbox_end(tercio__inbox *);
-static inline bool tercio__inbox_empty(const tercio__inbox *inbox) { return inbox->first == NULL; }
+static inline bool tercio__inbox_empty(const tercio__inbox *inbox)
+{
+    return inbox->first == NULL;
+}
 
 /* ---- collect.c: from rings to inboxes --------------------------------------------------------------------------- */
 
@@ -333,7 +345,7 @@ typedef struct {
     tercio_method method;
     int caller_bell, keeper_bell;
     int parent_pid;
-    bool process;               /* it owns its process */
+    bool process; /* it owns its process */
 } tercio__worker_start;
 
 /* A worker's whole life, from the gate to its goodbye. The process, or thread, ends after it. */

@@ -348,6 +348,13 @@ static bool covers(const tercio__chunk *chunk, const tercio_run *run, uint64_t i
            index - chunk->index >= chunk->done;
 }
 
+/* In a message of several items only the one that is meant may be touched: its answer is replaced when it comes. */
+static void mark_cancelled(tercio__chunk *chunk, uint64_t index)
+{
+    chunk->abort = TERCIO__ABORT_CANCEL;
+    chunk->abort_item = (uint32_t)(index - chunk->index);
+}
+
 int tercio_cancel(tercio_run *run, uint64_t index)
 {
     int error = tercio__run_check(run);
@@ -358,9 +365,13 @@ int tercio_cancel(tercio_run *run, uint64_t index)
     tercio__lock(pool);
     tercio__pump(pool);
     for (tercio__chunk *chunk = pool->pending; chunk && error; chunk = chunk->next)
-        if (covers(chunk, run, index) && chunk->n_items == 1) {
-            tercio__cancel_pending(pool, chunk);
+        if (covers(chunk, run, index)) {
             error = 0;
+            if (chunk->n_items > 1) {
+                mark_cancelled(chunk, index);
+                continue;
+            }
+            tercio__cancel_pending(pool, chunk);
             break;
         }
     for (unsigned i = 0; i < pool->n_workers && error; i++) {
@@ -369,8 +380,7 @@ int tercio_cancel(tercio_run *run, uint64_t index)
             tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
             if (!covers(chunk, run, index))
                 continue;
-            chunk->abort = TERCIO__ABORT_CANCEL;
-            chunk->abort_item = (uint32_t)(index - chunk->index);
+            mark_cancelled(chunk, index);
             error = 0;
             if (chunk->n_items == 1 && tercio__sender_revoke(&worker->sender, s)) {
                 const unsigned char *bytes = tercio__sender_bytes(&worker->sender, s);
@@ -378,7 +388,7 @@ int tercio_cancel(tercio_run *run, uint64_t index)
                 tercio__answer(chunk, (tercio__entry){.status = TERCIO_ECANCELED}, tercio_error_text(TERCIO_ECANCELED));
                 tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)bytes, TERCIO__BLOCKS_FREE);
                 tercio__wake(worker);
-            } else {
+            } else if (s == tercio__sender_passed(&worker->sender) && chunk->abort_item == chunk->done) {
                 tercio__interrupt_worker(worker, s);
             }
         }

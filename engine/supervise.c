@@ -13,7 +13,7 @@
 
 #define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
 
-enum { STILLBORN = 3, TOKENS = 16 };
+enum { STILLBORN = 3, STILLBORN_BY_KILL = 20, TOKENS = 16 };
 #define BELL_TOKEN UINT64_C(0x100000000)
 #define STARTER_TOKEN UINT64_C(0x100000001)
 
@@ -331,6 +331,12 @@ void tercio__discard_dead(tercio_pool *pool)
         pool->n_dead_ranges = 0;
 }
 
+/* Who dies of itself while it starts will do so again; who is killed has perhaps just met somebody who kills. */
+static uint64_t still_born_limit(const tercio__exit *how)
+{
+    return how->signal == SIGKILL ? STILLBORN_BY_KILL : STILLBORN;
+}
+
 void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
 {
     tercio_pool *pool = worker->pool;
@@ -340,7 +346,7 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
     settle_messages(worker, how);
     keep_counters(worker);
     bury_arena(worker);
-    if (!worker->alive && !worker->goodbye && !pool->closing && ++worker->stillborn >= STILLBORN) {
+    if (!worker->alive && !worker->goodbye && !pool->closing && ++worker->stillborn >= still_born_limit(how)) {
         tercio__entry entry = {.index = worker->index,
                                .kind = TERCIO_KIND_START,
                                .worker = worker->index,

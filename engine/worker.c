@@ -142,6 +142,7 @@ static bool run_message(tercio_call *call, tercio__slot *slot)
     call->sequence = call->taker.head;
     call->item = slot->skip;
     call->timed = slot->flags & TERCIO__TIMED;
+    call->told = false;
     call->n_takes++;
     tercio__call_phase(call, TERCIO_STATE_WORK);
 
@@ -186,9 +187,14 @@ static bool run_message(tercio_call *call, tercio__slot *slot)
     chunk.context = context->state;
     STORE(call->words->item_sequence, call->sequence << 32 | call->item, relaxed);
     STORE(call->words->item_since, call->now, release);
-    (void)call->host->run(call->user, call, &chunk);
+    error = call->host->run(call->user, call, &chunk);
     if (tercio_call_stray(call))
         _exit(0);
+    if (call->item < slot->n_items && !call->told &&
+        !tercio_stopping(call)) { /* or they would be sent again, for ever */
+        (void)tercio_leave(call, error < 0 ? error : TERCIO_EPROTOCOL, NULL, 0);
+        fail_items(call);
+    }
     STORE(call->words->item_since, 0, relaxed);
 done:
     tercio__call_forget_left(call);

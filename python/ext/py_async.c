@@ -858,6 +858,7 @@ static void async_dealloc(PyObject *o)
 }
 
 static PyMethodDef async_methods[] = {
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "AsyncResult[int], for type checkers."},
     {"ready", async_ready, METH_NOARGS, "Whether the task is done."},
     {"successful", async_successful, METH_NOARGS,
      "Whether it returned rather than raised; ValueError while not ready."},

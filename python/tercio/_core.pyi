@@ -4,8 +4,10 @@ What is hot is here: encoding, feeding, taking results out, ordering, calling. W
 checks, texts, bars) is in Python around it. Nothing here checks more than it needs to stay safe.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, final
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, Final, Generic, TypeVar, final
+
+R = TypeVar("R")
 
 METHODS: Final[tuple[str, ...]]
 ENGINE_VERSION: Final[int]
@@ -103,7 +105,7 @@ class Pool:
         task_timeout: float = 0.0,
         retries: int = 0,
         return_errors: bool = False,
-    ) -> AsyncResult: ...
+    ) -> AsyncResult[Any]: ...
     def apply_wait(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         """apply(...).get() without the object between."""
     def wait_idle(self) -> None:
@@ -142,13 +144,13 @@ class MapRun:
     finished: bool
 
 @final
-class AsyncResult:
+class AsyncResult(Generic[R]):
     def ready(self) -> bool: ...
     def successful(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> None: ...
-    def get(self, timeout: float | None = None) -> Any: ...
+    def get(self, timeout: float | None = None) -> R: ...
     def cancel(self) -> bool: ...
-    def __await__(self) -> Any: ...
+    def __await__(self) -> Generator[Any, None, R]: ...
 
 def worker_main(argument: str) -> None:
     """tercio_worker_main: does the work of a worker or server and ends the process."""

@@ -11,9 +11,10 @@ from tercio.context import DEFAULT_START_METHOD
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
-    from typing import Any
+    from typing import Any, Literal, overload
 
     from tercio._core import AsyncResult
+    from tercio._typing import A, R
 
 __all__ = ["WorkerPool"]
 
@@ -182,6 +183,58 @@ class WorkerPool:
 
     # ---- Map ------------------------------------------------------------------------------------------------
 
+    if TYPE_CHECKING:
+        # What returns arrays gives one array.
+        @overload
+        def map(  # type: ignore[overload-overlap]
+            self,
+            func: Callable[..., A],
+            iterable_of_args: Iterable[Any],
+            iterable_len: int | None = None,
+            max_tasks_active: int | None = None,
+            chunk_size: float | None = None,
+            n_splits: int | None = None,
+            worker_lifespan: int | None = None,
+            progress_bar: bool = False,
+            concatenate_numpy_output: Literal[True] = True,
+            worker_init: Callable[..., Any] | None = None,
+            worker_exit: Callable[..., Any] | None = None,
+            task_timeout: float | None = None,
+            worker_init_timeout: float | None = None,
+            worker_exit_timeout: float | None = None,
+            progress_bar_options: dict[str, Any] | None = None,
+            progress_bar_style: str | None = None,
+            *,
+            on_worker_death: str = "raise",
+            max_retries: int = 2,
+            on_error: str = "raise",
+        ) -> A: ...
+
+        @overload
+        def map(
+            self,
+            func: Callable[..., R],
+            iterable_of_args: Iterable[Any],
+            iterable_len: int | None = None,
+            max_tasks_active: int | None = None,
+            chunk_size: float | None = None,
+            n_splits: int | None = None,
+            worker_lifespan: int | None = None,
+            progress_bar: bool = False,
+            concatenate_numpy_output: bool = True,
+            worker_init: Callable[..., Any] | None = None,
+            worker_exit: Callable[..., Any] | None = None,
+            task_timeout: float | None = None,
+            worker_init_timeout: float | None = None,
+            worker_exit_timeout: float | None = None,
+            progress_bar_options: dict[str, Any] | None = None,
+            progress_bar_style: str | None = None,
+            *,
+            on_worker_death: str = "raise",
+            max_retries: int = 2,
+            on_error: str = "raise",
+        ) -> list[R]: ...
+
     def map(
         self,
         func: Callable[..., Any],
@@ -281,7 +334,7 @@ class WorkerPool:
 
     def map_unordered(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., R],
         iterable_of_args: Iterable[Any],
         iterable_len: int | None = None,
         max_tasks_active: int | None = None,
@@ -300,7 +353,7 @@ class WorkerPool:
         on_worker_death: str = "raise",
         max_retries: int = 2,
         on_error: str = "raise",
-    ) -> list[Any]:
+    ) -> list[R]:
         """Call a function on each element and return the results in the order in which they came.
 
         Parameters, errors and unpacking are those of ``map``.
@@ -325,7 +378,7 @@ class WorkerPool:
 
     def imap(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., R],
         iterable_of_args: Iterable[Any],
         iterable_len: int | None = None,
         max_tasks_active: int | None = None,
@@ -344,7 +397,7 @@ class WorkerPool:
         on_worker_death: str = "raise",
         max_retries: int = 2,
         on_error: str = "raise",
-    ) -> Generator[Any, None, None]:
+    ) -> Generator[R, None, None]:
         """Call a function on each element and yield the results in the elements' order.
 
         Begins at the first ``next``, where errors in parameters come too. Closing or dropping the generator stops
@@ -370,7 +423,7 @@ class WorkerPool:
 
     def imap_unordered(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., R],
         iterable_of_args: Iterable[Any],
         iterable_len: int | None = None,
         max_tasks_active: int | None = None,
@@ -389,7 +442,7 @@ class WorkerPool:
         on_worker_death: str = "raise",
         max_retries: int = 2,
         on_error: str = "raise",
-    ) -> Generator[Any, None, None]:
+    ) -> Generator[R, None, None]:
         """Call a function on each element and yield the results as they come.
 
         Begins at the first ``next``, where errors in parameters come too. Closing or dropping the generator stops
@@ -436,10 +489,10 @@ class WorkerPool:
 
     def apply(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., R],
         args: Any = (),
         kwargs: dict[str, Any] | None = None,
-        callback: Callable[[Any], Any] | None = None,
+        callback: Callable[[R], Any] | None = None,
         error_callback: Callable[[BaseException], Any] | None = None,
         worker_init: Callable[..., Any] | None = None,
         worker_exit: Callable[..., Any] | None = None,
@@ -450,7 +503,7 @@ class WorkerPool:
         on_worker_death: str = "raise",
         max_retries: int = 2,
         on_error: str = "raise",
-    ) -> Any:
+    ) -> R:
         """Call a function in a worker and wait for its result.
 
         Parameters, errors and unpacking are those of ``apply_async``.
@@ -475,10 +528,10 @@ class WorkerPool:
 
     def apply_async(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., R],
         args: Any = (),
         kwargs: dict[str, Any] | None = None,
-        callback: Callable[[Any], Any] | None = None,
+        callback: Callable[[R], Any] | None = None,
         error_callback: Callable[[BaseException], Any] | None = None,
         worker_init: Callable[..., Any] | None = None,
         worker_exit: Callable[..., Any] | None = None,
@@ -489,7 +542,7 @@ class WorkerPool:
         on_worker_death: str = "raise",
         max_retries: int = 2,
         on_error: str = "raise",
-    ) -> AsyncResult:
+    ) -> AsyncResult[R]:
         """Have a worker call a function, and return at once.
 
         Parameters

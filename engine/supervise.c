@@ -232,8 +232,8 @@ static void settle_victim(tercio__worker *worker, tercio__chunk *chunk, const te
     char text[192];
     tercio__entry entry = {.worker = worker->index, .pid = worker->pid};
     bool meant = chunk->abort != TERCIO__ABORT_NO && chunk->abort_item == chunk->done;
-    if (chunk->abort == TERCIO__ABORT_DROP || chunk->run->stopped)
-        return;
+    if (chunk->abort == TERCIO__ABORT_DROP || chunk->run->stopped || worker->pool->failure)
+        return; /* what ended the pool is what its callers shall hear, not the death that followed */
     if (chunk->abort != TERCIO__ABORT_NO && chunk->abort_item < chunk->done)
         return; /* it was answered when its time was up */
     if (meant) {

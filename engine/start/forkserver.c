@@ -142,12 +142,14 @@ fail:
 static void server_gone(tercio_pool *pool)
 {
     connection *c = pool->starter_data;
+    int kept = errno;
     c->gone = true;
     tercio__set_remove(pool->set, c->socket);
     /* Its children die with it; from now on their handles say so. */
     for (unsigned i = 0; i < pool->n_workers; i++)
         if (pool->workers[i].handle >= 0 && !c->ends[i].known)
             (void)tercio__set_add(pool->set, pool->workers[i].handle, i);
+    errno = kept;
 }
 
 /* Reads one message. Returns: false when there is none, or the server is gone. */
@@ -183,6 +185,7 @@ static int start(tercio__worker *worker, tercio__started *made)
     if (c->gone || tercio__send(c->socket, &ask, sizeof ask, NULL, 0) <= 0)
         return TERCIO_ESTART;
     c->ends[worker->index].known = false;
+    errno = 0;
     while (read_one(pool, true, &answer, &handle)) {
         if (answer.kind != TERCIO__SERVER_STARTED || answer.index != worker->index)
             continue;
@@ -193,7 +196,8 @@ static int start(tercio__worker *worker, tercio__started *made)
         made->handle = handle;
         return 0;
     }
-    return TERCIO_ESTART;
+    /* An answer whose handle there was no descriptor for. */
+    return errno == EMFILE || errno == ENFILE ? TERCIO_ESYSTEM : TERCIO_ESTART;
 }
 
 static void event(tercio_pool *pool)

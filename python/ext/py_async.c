@@ -404,6 +404,12 @@ static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double time
 
 int async_wait_idle(PoolObject *pool)
 {
+    unsigned long me = PyThread_get_thread_ident();
+    for (apply_run *at = pool->applies; at != NULL; at = at->next)
+        if (at->pumper == me) { /* the task whose callback this is stays pending until it returns */
+            PyErr_SetString(PyExc_RuntimeError, "a callback can't wait for the end of the pool that called it");
+            return -1;
+        }
     for (apply_run *at = pool->applies; at != NULL; at = at->next)
         if (wait_for(pool, at, NULL, -1) < 0)
             return -1;

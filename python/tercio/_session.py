@@ -46,6 +46,7 @@ class Session:
         self._exit_results: list[Any] = []
         self._stats: list[dict[str, Any]] = []
         self._pid = os.getpid()
+        self._closing = (0, _thread.allocate_lock())  # who asked for the end in a callback; held until it has come
 
     def check_process(self) -> None:
         """Refuse to work in a process that a fork copied us into."""
@@ -239,20 +240,32 @@ class Session:
         try:
             core.finish()
         finally:
-            self._exit_results = kept + core.exit_results()
-            self._note_stats(core)
-            self._gone(core)
+            # Refused or interrupted, it leaves the workers for whoever ends them.
+            if not core.alive():
+                self._exit_results = kept + core.exit_results()
+                self._note_stats(core)
+                self._gone(core)
         return self._exit_results
 
     def drop(self) -> None:
         """End the workers now. Raises nothing but, where the user made an error of it, the warning."""
         core = self.core
-        if core is None or not self.is_ours:
+        if not self.is_ours:
+            return
+        if core is None:
+            asked_by, closed = self._closing
+            if asked_by != _thread.get_ident():
+                with closed:
+                    pass
             return
         self._gone(core)
         self._exit_results = self._exit_results + core.exit_results()
         self._note_stats(core)
         core.terminate()
+        if core.stats():  # a callback asked, in the supervisor's thread, whose end it can't wait for
+            self._closing = (_thread.get_ident(), _thread.allocate_lock())
+            self._closing[1].acquire()
+            _thread.start_new_thread(_close, (core, self._closing[1]))
         left = core.left_behind()
         if left:
             from tercio._warn import warn
@@ -304,6 +317,13 @@ class Session:
         stats = core.stats()
         if stats:
             self._stats = stats
+
+
+def _close(core: _core.Pool, closed: _thread.LockType) -> None:
+    try:
+        core.terminate()
+    finally:
+        closed.release()
 
 
 class _Calls:

@@ -236,9 +236,6 @@ def lock_of(_=None):
     return threading.Lock()
 
 
-# ---- Standing at a bell ------------------------------------------------------------------------------------------
-
-
 def print_and_log(value):
     import logging
     import sys
@@ -247,3 +244,32 @@ def print_and_log(value):
     sys.stderr.write(f"err {value}\n")
     logging.getLogger("faults").warning("log %s", value)
     return value
+
+
+def init_demands():
+    raise_odd("demands")
+
+
+def init_text():
+    raise_odd("text")
+
+
+def init_holds():
+    raise_odd("holds")
+
+
+def init_recursion():
+    init_recursion()
+
+
+def init_exit():
+    raise SystemExit("mine")
+
+
+def block(*_):
+    while True:
+        time.sleep(60)
+
+
+def use_pool(pool):
+    return pool.map(identity, [1])

@@ -38,6 +38,7 @@ class Session:
         self.outdated = False  # a setter changed what workers are started with
         self.applied: tuple[Any, Any] | None = None  # (worker_init, worker_exit) of the first apply
         self.lock = _thread.RLock()
+        self._latest: tuple[Any, _core.Pool, _core.Call] | None = None  # what was applied last, if it can't change
         self._calls = _Calls(params)
         self.running: Mapping | None = None
         self._limits = (0.0, 0.0)
@@ -110,7 +111,15 @@ class Session:
                 init_timeout, exit_timeout = self._limits
             ready = self._ready(func, worker_init, worker_exit, init_timeout, exit_timeout, self.running)
             self.applied = (worker_init, worker_exit)
+            self._latest = (func, *ready) if type(func) is _Function and _is_plain(func) else None
             return ready
+
+    def ready_as_before(self, func: Callable[..., Any]) -> tuple[_core.Pool, _core.Call] | None:
+        """The same as the last apply got, where nothing can have changed; a call's way is short then."""
+        latest = self._latest
+        if latest is None or latest[0] is not func or latest[1] is not self.core or self.outdated or func.__dict__:
+            return None
+        return latest[1:] if latest[1].alive() else None
 
     def _ready(
         self,
@@ -287,6 +296,7 @@ class Session:
         if self.core is core:
             self.core = None
             self.applied = None
+            self._latest = None
             self._exit_functions = None
             self._calls.clear()
             if self.params.start_method != "threading":

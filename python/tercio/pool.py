@@ -520,6 +520,13 @@ class WorkerPool:
         ...     pool.apply(pow, (2, 10))
         1024
         """
+        bare = kwargs is None and callback is None and error_callback is None and task_timeout is None
+        bare = bare and worker_init is None and worker_exit is None and type(args) is tuple
+        if bare and worker_init_timeout is None and worker_exit_timeout is None:
+            ready = self._session.ready_as_before(func)
+            if ready is not None and (on_worker_death, max_retries, on_error) == ("raise", 2, "raise"):
+                value: R = ready[0].apply_wait(ready[1], args)
+                return value
         result = self.apply_async(
             func, args, kwargs, callback, error_callback, worker_init, worker_exit, task_timeout, worker_init_timeout,
             worker_exit_timeout, on_worker_death=on_worker_death, max_retries=max_retries, on_error=on_error,
@@ -583,6 +590,12 @@ class WorkerPool:
         ...     [result.get() for result in results]
         [1, 2, 4, 8]
         """
+        bare = kwargs is None and callback is None and error_callback is None and task_timeout is None
+        bare = bare and worker_init is None and worker_exit is None and type(args) is tuple
+        if bare and worker_init_timeout is None and worker_exit_timeout is None:
+            ready = self._session.ready_as_before(func)
+            if ready is not None and (on_worker_death, max_retries, on_error) == ("raise", 2, "raise"):
+                return ready[0].apply(ready[1], args)
         check_function("func", func, none_allowed=False)
         for name, function in (
             ("callback", callback),

@@ -191,3 +191,22 @@ def test_asyncio(pool):
         return await result
 
     assert asyncio.run(asyncio.wait_for(both(), 20)) == [0, 2, 4, 6, 8]
+
+
+def test_a_repeated_apply_sees_what_changed_since(start_method):
+    with WorkerPool(2, start_method=start_method) as pool:
+        for value in range(3):
+            assert pool.apply(tasks.everything, (value,)) == ((value,), {})
+        assert pool.apply(tasks.everything, (1,), {"b": 2}) == ((1,), {"b": 2})
+        assert pool.apply_async(tasks.identity, ("other",)).get() == "other"
+        assert pool.apply(tasks.everything, (4,)) == ((4,), {})
+        for wrong in ({"task_timeout": -1}, {"max_retries": -1}, {"on_error": "?"}, {"callback": 1}, {"kwargs": 1}):
+            with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+                pool.apply(tasks.everything, (1,), **wrong)
+        pool.pass_on_worker_id()
+        assert pool.apply(tasks.everything, (5,))[0][0] in (0, 1)
+        pool.stop_and_join()
+        pool.pass_on_worker_id(False)
+        assert pool.apply(tasks.everything, (6,)) == ((6,), {})
+        pool.terminate()
+        assert pool.apply_async(tasks.everything, (7,)).get() == ((7,), {})

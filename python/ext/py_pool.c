@@ -498,11 +498,25 @@ static int pool_clear(PyObject *o)
     return 0;
 }
 
+/* Here and not in a __del__ of Python's, where a KeyboardInterrupt would get lost: it is raised wherever Python code
+ * runs next, and what is raised in a __del__ nobody hears of. */
+static void warn_unclosed(const PoolObject *self)
+{
+    if (self->engine == NULL || self->closing || self->close_later || pool_is_foreign(self) || PyErr_Occurred())
+        return; /* what is raised was perhaps before anybody could have closed it */
+    if (PyErr_WarnFormat(PyExc_ResourceWarning, 1,
+                         "unclosed WorkerPool with %u workers (start_method '%s'): use `with`, stop_and_join() or "
+                         "terminate()",
+                         self->n_workers, tercio_method_name(self->method)) < 0)
+        error_unraisable(NULL);
+}
+
 static void pool_dealloc(PyObject *o)
 {
     PoolObject *self = (PoolObject *)o;
     PyTypeObject *type = Py_TYPE(o);
     PyObject_GC_UnTrack(o);
+    warn_unclosed(self);
     pool_clear(o);
     async_free_runs(self);
     if (self->spare != NULL) {

@@ -74,8 +74,11 @@ class _Worker:
         return self._handle
 
     def poll(self) -> int | None:
-        # How it ended is the pool's to know.
-        return None if any(pid == self.pid for _, pid in self.session.pids()) else 0
+        # How it ended is the pool's to know, and it may not have looked yet.
+        return 0 if self.wait(0) is not None or not self._is_known() else None
+
+    def _is_known(self) -> bool:
+        return any(pid == self.pid for _, pid in self.session.pids())
 
     def wait(self, timeout: float | None = None) -> int | None:
         import select
@@ -102,7 +105,7 @@ class _Worker:
 
         try:
             handle = self.sentinel
-            if self.poll() is None:  # so the handle is of the worker, not of a later process with its number
+            if self._is_known():  # so the handle is of the worker, not of a later process with its number
                 signal.pidfd_send_signal(handle, number)
         except ProcessLookupError:
             pass

@@ -10,6 +10,10 @@ from __future__ import annotations
 import _thread
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 NAME = "tercio-stacks"
 SLOT = 1 << 20  # a dump of one thread is cut by faulthandler at 100 frames: far below this
 MOST_READ = 64 << 10
@@ -29,18 +33,26 @@ class _File:
 
 
 _file = _File()
+_users: dict[int, Any] = {}  # id -> weak reference
+_gone: list[Any] = []  # users that died without a release, until somebody looks
 _worker_fd = -1  # in a worker: its own way into its parent's file
 
 
 # ---- In the parent ----------------------------------------------------------------------------------------------
 
 
-def acquire() -> None:
+def acquire(user: object) -> None:
     """Make the file, for a pool that is about to start workers. Never raises: without it there are no stacks."""
+    import weakref
+
     with _file.lock:
-        _file.users += 1
-        if _file.users > 1:
+        # Who goes without a word is noted by C code: in Python's a KeyboardInterrupt could be raised, and lost.
+        _users[id(user)] = weakref.ref(user, _gone.append)
+        _prune()
+        if _file.users > 0 and _file.fd >= 0:
+            _file.users = len(_users)
             return
+        _file.users = len(_users)
         _file.oom_kills, _file.suspects, _file.pid = _oom_kills(), 0, os.getpid()
         try:
             _file.fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
@@ -48,10 +60,21 @@ def acquire() -> None:
             _file.fd = -1
 
 
-def release() -> None:
+def _prune() -> None:
+    while _gone:
+        reference = _gone.pop()
+        for key, user in list(_users.items()):
+            if user is reference:
+                del _users[key]
+
+
+def release(user: object) -> None:
     """A pool's workers are gone; the last one closes the file."""
     with _file.lock:
-        _file.users -= 1
+        _prune()
+        if _users.pop(id(user), None) is None:
+            return
+        _file.users = len(_users)
         if _file.users == 0 and _file.fd >= 0:
             os.close(_file.fd)
             _file.fd = -1
@@ -147,6 +170,8 @@ def inherit() -> None:
     copied = [fd for fd in (_file.fd, _worker_fd) if fd >= 0]
     place = (os.getpid(), _file.fd) if _file.fd >= 0 else None
     _file.lock = _thread.allocate_lock()  # another thread of the parent may have held it
+    _users.clear()
+    _gone.clear()
     _file.fd, _file.users, _worker_fd = -1, 0, -1
     watch(place)
     for fd in copied:

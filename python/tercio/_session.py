@@ -190,11 +190,11 @@ class Session:
         if method == "threading":
             self._open(call, limits, {})
             return
-        _postmortem.acquire()
+        _postmortem.acquire(self)
         try:
             self._open(call, limits, self._for_fresh_workers())
         except BaseException:
-            _postmortem.release()
+            _postmortem.release(self)
             raise
 
     def _for_fresh_workers(self) -> dict[str, Any]:
@@ -267,11 +267,14 @@ class Session:
                 with closed:
                     pass
             return
+        # First of all, and again if an interrupt comes between: what follows can be made up for, workers left can't.
+        core.terminate()
+        if self.core is not core:  # another thread was quicker
+            return
         self._gone(core)
         self._exit_results = self._exit_results + core.exit_results()
         self._note_stats(core)
-        core.terminate()
-        if core.stats():  # a callback asked, in the supervisor's thread, whose end it can't wait for
+        if core.pids():  # a callback asked, in the supervisor's thread, whose end it can't wait for
             self._closing = (_thread.get_ident(), _thread.allocate_lock())
             self._closing[1].acquire()
             _thread.start_new_thread(_close, (core, self._closing[1]))
@@ -300,7 +303,7 @@ class Session:
             self._exit_functions = None
             self._calls.clear()
             if self.params.start_method != "threading":
-                _postmortem.release()
+                _postmortem.release(self)
 
     def wait_idle(self) -> None:
         """Wait for applied tasks and their callbacks."""

@@ -26,9 +26,11 @@ def at_exit() -> None:
 def add(pool: Any) -> None:
     """`pool` has workers now."""
     import weakref
+    from functools import partial
 
     key = id(pool)
-    _live[key] = weakref.ref(pool, lambda _: _live.pop(key, None))
+    # Not a function of Python's: a KeyboardInterrupt that is due would be raised in it, and get lost.
+    _live[key] = weakref.ref(pool, partial(_live.pop, key))
     at_exit()
 
 
@@ -50,6 +52,9 @@ def terminate_all() -> None:
     if _registered != os.getpid():
         return
     for pool in live():
+        import warnings
+
+        warnings.warn(f"unclosed {pool!r}: use `with`, stop_and_join() or terminate()", ResourceWarning, 1, pool)
         pool.terminate()
     _live.clear()
     from tercio import _forkserver

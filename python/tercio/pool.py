@@ -693,15 +693,6 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.terminate()
 
-    def __del__(self) -> None:
-        session = getattr(self, "_session", None)  # missing where the constructor raised
-        if session is None or session.core is None or not session.is_ours:
-            return
-        import warnings
-
-        warnings.warn(f"unclosed {self!r}: use `with`, stop_and_join() or terminate()", ResourceWarning, 2, self)
-        self.terminate()
-
     def __reduce__(self) -> Any:
         raise NotImplementedError(
             "A WorkerPool can't be pickled or handed to another process; make one where it is needed"

@@ -58,8 +58,9 @@ def kept_for_the_process() -> None:
 
     resource_tracker.ensure_running()
     multiprocessing.Value("i", 0)  # multiprocessing keeps the memory that it takes from
-    with WorkerPool(1, start_method="forkserver") as pool:
-        pool.map(abs, [1])
+    for method in PROCESS_METHODS:
+        with WorkerPool(1, start_method=method) as pool:
+            pool.map(abs, [1])
 
 
 @pytest.fixture(autouse=True)

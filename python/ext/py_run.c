@@ -423,9 +423,10 @@ static PyObject *list_of_results(RunObject *r)
     return list;
 }
 
-static int report(RunObject *r, PyObject *progress, uint64_t *told)
+/* `anyway`: though nothing was finished since. The dashboard shows what the workers do meanwhile, too. */
+static int report(RunObject *r, PyObject *progress, uint64_t *told, bool anyway)
 {
-    if (*told == r->arrived)
+    if (*told == r->arrived && !anyway)
         return 0;
     *told = r->arrived;
     PyObject *done = PyObject_CallFunction(progress, "K", (unsigned long long)r->arrived);
@@ -460,12 +461,12 @@ static PyObject *run_collect(PyObject *o, PyObject *args, PyObject *kwargs)
         if (more == 0)
             break;
         if (reports && core_now() >= next) {
-            if (report(r, progress, &told) < 0)
+            if (report(r, progress, &told, true) < 0)
                 goto fail;
             next = core_now() + interval;
         }
     }
-    if (r->failure != NULL && reports && report(r, progress, &told) < 0)
+    if (r->failure != NULL && reports && report(r, progress, &told, false) < 0)
         goto fail;
     if (say_why(r) < 0)
         goto done;
@@ -474,7 +475,7 @@ static PyObject *run_collect(PyObject *o, PyObject *args, PyObject *kwargs)
         goto done;
     }
     stop(r);
-    if (reports && report(r, progress, &told) < 0)
+    if (reports && report(r, progress, &told, false) < 0)
         goto fail;
     list = list_of_results(r);
 

@@ -77,7 +77,8 @@ def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "top",
         help="watch the pools of a running process",
         description="Show what the workers of another process of yours do, live. Reads the counters that the pools "
-        "keep in shared memory, so it works on a process that hangs, too.",
+        "keep in shared memory, so it works on a process that hangs, too. Pools of threads share none, and are not "
+        "shown.",
     )
     command.add_argument("pid", metavar="PID", nargs="?", type=int, help="default: every process that has a pool")
     command.add_argument("-n", "--interval", type=float, default=0.5, metavar="SECONDS", help="between two looks (0.5)")

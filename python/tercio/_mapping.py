@@ -51,7 +51,7 @@ class Mapping:
             if plan.progress is not None:
                 from tercio.progress import ProgressBar
 
-                self.bar = ProgressBar(*plan.progress, plan.n_tasks, pool, func)
+                self.bar = ProgressBar(*plan.progress, plan.n_tasks, pool, func, name)
         except BaseException as error:
             self.fail(error)
             raise
@@ -128,4 +128,4 @@ class Mapping:
             self.release()
             if self.bar is not None:
                 bar, self.bar = self.bar, None
-                bar.close(None if isinstance(error, GeneratorExit) else error)
+                bar.close(error)

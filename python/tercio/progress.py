@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from tercio.tqdm_utils import get_tqdm, loaded_dashboard
+import os
+
+from tercio.tqdm_utils import get_tqdm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from tercio.dashboard._report import Report
     from tercio.pool import WorkerPool
 
 
@@ -26,6 +29,8 @@ class ProgressBar:
         Whose call it is; for the dashboard.
     func : callable, optional
         What the call calls; for the dashboard.
+    name : str
+        Which call it is; for the dashboard.
     """
 
     def __init__(
@@ -35,31 +40,35 @@ class ProgressBar:
         total: int | None,
         pool: WorkerPool | None = None,
         func: Any = None,
+        name: str = "map",
     ) -> None:
         self.interval = float(options.get("mininterval", 0.1))
         # Without a monitor thread nothing corrects a guess of miniters that was too high: look at the clock alone.
         options = {"miniters": 0, **options}
         self._bar = get_tqdm(style)(total=total, leave=True, **options)
         self._done = 0
-        dashboard = loaded_dashboard()
-        # The dashboard's own view of this bar: update(done) and close(error), like this one; None: not connected.
-        self._reporter: Any = None if dashboard is None else dashboard.reporter(pool, func, total, options)
+        self._report: Report | None = None
+        if pool is not None and os.environ.get("TERCIO_DASHBOARD"):
+            from tercio.dashboard._report import open_report
+
+            self._report = open_report(pool, func, total, name)
 
     def update(self, done: int) -> None:
         """Show that `done` tasks are finished."""
         if done > self._done:
             self._bar.update(done - self._done)
             self._done = done
-            if self._reporter is not None:
-                self._reporter.update(done)
+        if self._report is not None:
+            self._report.update(done)
 
     def close(self, error: BaseException | None = None) -> None:
         """Draw for the last time, with what went wrong, and give the terminal back."""
         try:
-            if error is not None:
+            if error is not None and not isinstance(error, GeneratorExit):
                 what = "failed" if isinstance(error, (Exception, SystemExit)) else "interrupted"
                 self._bar.set_postfix_str(f"{what}: {type(error).__name__}", refresh=False)
             self._bar.close()
         finally:
-            if self._reporter is not None:
-                self._reporter.close(error)
+            report, self._report = self._report, None
+            if report is not None:
+                report.close(self._done, error)

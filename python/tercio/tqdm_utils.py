@@ -7,8 +7,6 @@ draws could never give one back.
 
 from __future__ import annotations
 
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -113,8 +111,3 @@ def __getattr__(name: str) -> Any:
     if name == "tqdm":
         return get_tqdm("std")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def loaded_dashboard() -> Any:
-    """The dashboard's module if somebody has imported it: who has not can't be connected to one."""
-    return sys.modules.get("tercio.dashboard")

@@ -1,0 +1,212 @@
+"""What the server knows of the calls: taken in from reporters, kept within bounds, handed to pages as changes.
+
+Everything that reporters send is looked at field by field; what has another type than it should is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MOST_RUNS = 500  # ended ones are forgotten, oldest first, to stay under it
+MOST_POINTS = 240  # of a run's throughput
+MOST_WORKERS = 1024
+SHORTEST_STEP = 0.5  # seconds between two points, at first
+
+STATES = ("none", "start", "init", "wait", "work", "exit", "dead")
+ENDS = ("done", "failed", "interrupted", "closed")
+WORKER_NUMBERS = ("worker", "pid", "tasks", "restarts", "start", "init", "wait", "work", "exit")
+
+
+def text(value: Any, most: int = 20_000) -> str:
+    """A text, however it was sent."""
+    return value[:most] if isinstance(value, str) else ""
+
+
+def number(value: Any) -> float | int | None:
+    """A number that JSON can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if abs(value) < 1e300 else None  # not NaN nor an infinity
+
+
+def place(value: Any, *names: str) -> dict[str, Any]:
+    """A function, or where it was called: texts and a line."""
+    given = value if isinstance(value, dict) else {}
+    found: dict[str, Any] = {name: text(given.get(name)) for name in names}
+    line = number(given.get("line"))
+    return {**found, "line": int(line) if line is not None else None}
+
+
+def worker(value: Any) -> dict[str, Any] | None:
+    """What one worker does."""
+    if not isinstance(value, dict):
+        return None
+    state = value.get("state")
+    found: dict[str, Any] = {"state": state if state in STATES else "none"}
+    for name in WORKER_NUMBERS:
+        found[name] = number(value.get(name)) or 0
+    return found
+
+
+def slowest(workers: list[Any]) -> list[tuple[float, str]]:
+    """The longest tasks of all workers."""
+    found = []
+    for each in workers:
+        for entry in (each.get("longest") or ()) if isinstance(each, dict) else ():
+            if isinstance(entry, (list, tuple)) and len(entry) == 2 and number(entry[0]) is not None:
+                found.append((float(entry[0]), text(entry[1], 500)))
+    return sorted(found, reverse=True)[:5]
+
+
+class Run:
+    """One call. `changed` holds the names of the fields that pages have not seen, for each page its own set."""
+
+    def __init__(self, number_: int, start: dict[str, Any]) -> None:
+        total = number(start.get("total"))
+        self.number = number_
+        self.fields: dict[str, Any] = {
+            "id": number_,
+            "state": "running",
+            "done": 0,
+            "total": int(total) if total is not None else None,
+            "begun": number(start.get("time")) or time.time(),
+            "ended": None,
+            "call": text(start.get("call"), 100),
+            "pid": int(number(start.get("pid")) or 0),
+            "user": text(start.get("user"), 100),
+            "program": text(start.get("program"), 1000),
+            "start_method": text(start.get("start_method"), 100),
+            "n_jobs": int(number(start.get("n_jobs")) or 0),
+            "function": place(start.get("function"), "name", "signature", "doc", "file"),
+            "caller": place(start.get("caller"), "function", "file", "text"),
+            "workers": [],
+            "slowest": [],
+            "points": [[0, 0]],
+            "error": "",
+            "traceback": "",
+        }
+        self._clock = time.monotonic()
+        self._step = SHORTEST_STEP
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return bool(self.fields["state"] != "running")
+
+    def take(self, message: dict[str, Any]) -> set[str]:
+        """Take a message in; returns the names of the fields that it changed."""
+        changed = set()
+        done = number(message.get("done"))
+        if done is not None and done != self.fields["done"]:
+            self.fields["done"] = int(done)
+            changed.add("done")
+        if isinstance(message.get("workers"), list):
+            given = message["workers"][:MOST_WORKERS]
+            self.fields["workers"] = [found for found in map(worker, given) if found is not None]
+            changed.add("workers")
+            longest = slowest(given)
+            if longest and longest != self.fields["slowest"]:
+                self.fields["slowest"] = longest
+                changed.add("slowest")
+        if isinstance(message.get("end"), dict):
+            end = message["end"]
+            state = end.get("state")
+            self.end(state if state in ENDS else "done", text(end.get("error")), text(end.get("traceback")))
+            self.fields["ended"] = number(end.get("time")) or time.time()
+            changed |= {"state", "ended", "error", "traceback", "workers"}
+        if self._note_point(self.is_over):
+            changed.add("points")
+        return changed
+
+    def end(self, state: str, error: str = "", traceback: str = "") -> None:
+        """Note how it ended. What its workers did last stays to be seen, but none of them works any more."""
+        self.fields.update(state=state, ended=time.time(), error=error, traceback=traceback)
+        for each in self.fields["workers"]:
+            if each["state"] != "dead":
+                each["state"] = "none"
+
+    def _note_point(self, last: bool) -> bool:
+        points = self.fields["points"]
+        now = round(time.monotonic() - self._clock, 3)
+        if now - points[-1][0] < self._step and not (last and now > points[-1][0]):
+            return False
+        points.append([now, self.fields["done"]])
+        if len(points) > MOST_POINTS:
+            del points[1:-1:2]
+            self._step *= 2
+        return True
+
+
+class Runs:
+    """All calls, and the pages that watch them."""
+
+    def __init__(self) -> None:
+        self.runs: dict[int, Run] = {}
+        self.pages: set[Page] = set()
+        self._last = 0
+
+    def begin(self, start: dict[str, Any]) -> Run:
+        """A call that begins."""
+        self._last += 1
+        run = self.runs[self._last] = Run(self._last, start)
+        self._tell(run, set(run.fields))
+        if len(self.runs) > MOST_RUNS:
+            for old in [each for each in self.runs.values() if each.is_over][: len(self.runs) - MOST_RUNS]:
+                del self.runs[old.number]
+                for page in self.pages:
+                    page.forget(old.number)
+        return run
+
+    def take(self, run: Run, message: dict[str, Any]) -> None:
+        """A message of a call."""
+        self._tell(run, run.take(message))
+
+    def lose(self, run: Run) -> None:
+        """A call whose program is gone without a word."""
+        run.end("lost", "The program ended, or was killed, without saying how the call went.")
+        self._tell(run, {"state", "ended", "error", "workers"})
+
+    def _tell(self, run: Run, changed: set[str]) -> None:
+        if changed:
+            for page in self.pages:
+                page.note(run.number, changed)
+
+
+class Page:
+    """A browser that watches. It holds names of what changed and nothing else, so a slow one costs nothing."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._changed: dict[int, set[str]] = {number_: set(run.fields) for number_, run in runs.runs.items()}
+        self._gone: list[int] = []
+        self._news = asyncio.Event()
+        self._news.set()
+
+    def note(self, number_: int, changed: set[str]) -> None:
+        """Something changed."""
+        self._changed.setdefault(number_, set()).update(changed)
+        self._news.set()
+
+    def forget(self, number_: int) -> None:
+        """A run is no longer kept."""
+        self._changed.pop(number_, None)
+        self._gone.append(number_)
+        self._news.set()
+
+    async def news(self) -> dict[str, Any]:
+        """What changed since the last call; waits until something has."""
+        await self._news.wait()
+        self._news.clear()
+        changed, self._changed = self._changed, {}
+        gone, self._gone = self._gone, []
+        runs = [
+            {"id": number_, **{name: self._runs.runs[number_].fields[name] for name in sorted(names)}}
+            for number_, names in changed.items()
+            if number_ in self._runs.runs
+        ]
+        return {"time": time.time(), "runs": runs, "gone": gone}

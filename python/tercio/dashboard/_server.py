@@ -1,0 +1,222 @@
+"""The dashboard's web server. Runs in a process of its own, and imports nothing of a program that reports to it.
+
+Who reads needs to reach the port, and to ask for it by a name that is ours (another site's page whose name was made
+to point here has a different one). Who reports needs the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import secrets
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from tercio.dashboard._address import write_token
+from tercio.dashboard._runs import Page, Run, Runs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+FILES = Path(__file__).parent / "page"
+LONGEST_LINE = 4 << 20
+PAUSE = 0.2  # seconds between two messages to a page, so that a hundred runs cost it no more than one
+HEADERS = (
+    (
+        b"content-security-policy",
+        (
+            b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+            b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+
+
+class Guard:
+    """Refuses requests for another host's name, and puts the headers on that keep the page to itself."""
+
+    def __init__(self, app: ASGIApp, names: set[str]) -> None:
+        self.app, self.names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        asked = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if host_name(asked) not in self.names:
+            await PlainTextResponse("This server has another name.\n", 421)(scope, receive, send)
+            return
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                names = {name for name, _ in HEADERS}
+                kept = [pair for pair in message["headers"] if pair[0].lower() not in names]
+                message["headers"] = [*kept, *HEADERS]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+def host_name(asked: str) -> str:
+    """The name in a Host header, without the port."""
+    if asked.startswith("["):
+        return asked[1:].partition("]")[0]
+    return asked.partition(":")[0].lower()
+
+
+async def lines(request: Request) -> AsyncIterator[dict[str, Any]]:
+    """The messages of a report, as they come."""
+    rest = b""
+    async for block in request.stream():
+        *whole, rest = (rest + block).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            raise ValueError("a line is too long")
+        for line in whole:
+            message = json.loads(line)
+            if not isinstance(message, dict):
+                raise ValueError("a line is not an object")
+            yield message
+
+
+def make_app(token: str, host: str) -> Starlette:
+    """The application.
+
+    Parameters
+    ----------
+    token : str
+        What reporters have to know.
+    host : str
+        The address that is listened at.
+
+    Returns
+    -------
+    Starlette
+        The application; ``app.state.runs`` is what it knows, ``app.state.stop`` ends the pages' streams.
+    """
+    runs = Runs()
+    over = asyncio.Event()
+
+    async def report(request: Request) -> Response:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+            return PlainTextResponse("The token is wrong.\n", 401)
+        run: Run | None = None
+        try:
+            async for message in lines(request):
+                if run is None:
+                    start = message.get("start")
+                    run = runs.begin(start if isinstance(start, dict) else {})
+                runs.take(run, message)
+        except ClientDisconnect:
+            pass
+        except (ValueError, RecursionError) as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        finally:
+            if run is not None and not run.is_over:
+                runs.lose(run)
+        return Response(status_code=204)
+
+    async def events(request: Request) -> Response:
+        async def stream() -> AsyncIterator[str]:
+            page = Page(runs)
+            runs.pages.add(page)
+            ended = asyncio.create_task(over.wait())
+            try:
+                while not ended.done():
+                    news = asyncio.create_task(page.news())
+                    await asyncio.wait([news, ended], return_when=asyncio.FIRST_COMPLETED)
+                    if not news.done():
+                        news.cancel()
+                        break
+                    yield f"data: {json.dumps(news.result(), separators=(',', ':'))}\n\n"
+                    await asyncio.wait([ended], timeout=PAUSE)
+            finally:
+                ended.cancel()
+                runs.pages.discard(page)
+
+        return StreamingResponse(stream(), media_type="text/event-stream")
+
+    async def state(request: Request) -> Response:
+        return JSONResponse({"runs": [run.fields for run in runs.runs.values()]})
+
+    def file(name: str, kind: str) -> Route:
+        async def answer(request: Request) -> Response:
+            return FileResponse(FILES / name, media_type=kind)
+
+        return Route("/" if name == "index.html" else f"/{name}", answer)
+
+    app = Starlette(
+        routes=[
+            file("index.html", "text/html; charset=utf-8"),
+            file("app.js", "text/javascript; charset=utf-8"),
+            file("style.css", "text/css; charset=utf-8"),
+            file("icon.svg", "image/svg+xml"),
+            Route("/api/events", events),
+            Route("/api/state", state),
+            Route("/api/report", report, methods=["POST"]),
+        ]
+    )
+    app.state.runs, app.state.over = runs, over
+    app.add_middleware(Guard, names={"localhost", "127.0.0.1", "::1", host, socket.gethostname().lower()})
+    return app
+
+
+async def _serve(listener: socket.socket, host: str, owner: int | None) -> None:
+    token = secrets.token_urlsafe(32)
+    app = make_app(token, host)
+    config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    stop_at_signal = server.handle_exit
+
+    def stop(sig: int, frame: FrameType | None) -> None:
+        app.state.over.set()
+        stop_at_signal(sig, frame)
+
+    server.handle_exit = stop  # type: ignore[method-assign]
+    path = write_token(listener.getsockname()[1], token)
+    try:
+        if owner is not None:
+            loop = asyncio.get_running_loop()
+
+            def owner_is_gone() -> None:
+                loop.remove_reader(owner)
+                app.state.over.set()
+                server.should_exit = True
+
+            loop.add_reader(owner, owner_is_gone)
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+        await server.serve(sockets=[listener])
+    finally:
+        with contextlib.suppress(OSError):
+            # Another server may have the port, and this file, by now.
+            if path.read_text("ascii") == token:
+                path.unlink()
+
+
+def serve(listener: socket.socket, host: str, owner: int | None = None) -> None:
+    """Serve until a signal, or until the descriptor `owner` becomes readable (its other end was closed)."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(listener, host, owner))
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])), "127.0.0.1", owner=0)

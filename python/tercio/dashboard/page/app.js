@@ -1,0 +1,400 @@
+// The page holds what the server keeps and nothing more: runs that the server forgets are forgotten here.
+// All text goes in as text nodes, so nothing that a program reports can become markup.
+"use strict";
+
+const runs = new Map();
+const rows = new Map();
+const byId = (id) => document.getElementById(id);
+const KINDS = ["start", "init", "wait", "work", "exit"];
+const WORDS = { start: "starting", init: "init", wait: "waiting", work: "busy", exit: "exit", dead: "dead", none: "gone" };
+let chosen = null;
+let pinned = false;
+let detail = null;
+let ahead = 0; // seconds by which the server's clock is before ours
+let lost = false;
+
+function make(tag, className, ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children);
+  return node;
+}
+
+// Writing a text that is there already would still cost a layout.
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function duration(seconds) {
+  if (seconds === null || !isFinite(seconds)) return "–";
+  if (seconds < 0.001) return `${(seconds * 1e6).toFixed(0)} µs`;
+  if (seconds < 1) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  const two = (n) => String(n).padStart(2, "0");
+  return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
+}
+
+function count(n) {
+  return n.toLocaleString("en").replaceAll(",", "\u202f");
+}
+
+function rate(run) {
+  const points = run.points;
+  const [time, done] = points[points.length - 1];
+  // Of late while it runs, and over all when it is over.
+  let first = 0;
+  if (run.state === "running") {
+    first = points.length - 1;
+    while (first > 0 && time - points[first][0] < 10) first -= 1;
+  }
+  const passed = time - points[first][0];
+  return passed > 0 ? (done - points[first][1]) / passed : null;
+}
+
+function perSecond(value) {
+  if (value === null) return "–";
+  if (value > 0 && value < 1) return `${duration(1 / value)} each`;
+  return `${value < 10 ? value.toFixed(1) : count(Math.round(value))}/s`;
+}
+
+function elapsed(run) {
+  return Math.max(0, (run.ended ?? Date.now() / 1000 + ahead) - run.begun);
+}
+
+function remaining(run) {
+  const speed = rate(run);
+  if (run.state !== "running" || run.total === null || !speed) return null;
+  return (run.total - run.done) / speed;
+}
+
+function part(run) {
+  if (run.total) return Math.min(1, run.done / run.total);
+  return run.state === "done" ? 1 : null;
+}
+
+function progress(run) {
+  const total = run.total === null ? "" : ` / ${count(run.total)}`;
+  return `${count(run.done)}${total}`;
+}
+
+function clock(seconds) {
+  if (seconds === null) return "–";
+  const when = new Date(seconds * 1000);
+  const today = new Date().toDateString() === when.toDateString();
+  return today ? when.toLocaleTimeString() : when.toLocaleString();
+}
+
+function setBar(track, fill, run) {
+  const share = part(run);
+  track.classList.toggle("unknown", share === null);
+  fill.style.width = share === null ? "" : `${share * 100}%`;
+  if (share === null) track.removeAttribute("aria-valuenow");
+  else track.setAttribute("aria-valuenow", Math.round(share * 100));
+}
+
+function makeBar() {
+  const fill = make("div", "fill");
+  const track = make("div", "track", fill);
+  track.setAttribute("role", "progressbar");
+  track.setAttribute("aria-valuemin", 0);
+  track.setAttribute("aria-valuemax", 100);
+  track.setAttribute("aria-label", "tasks done");
+  return [track, fill];
+}
+
+// ---- The list ---------------------------------------------------------------------------------------------------
+
+class Row {
+  constructor(run) {
+    this.name = make("span", "name");
+    this.state = make("span", "state");
+    [this.track, this.fill] = makeBar();
+    this.left = make("span");
+    this.right = make("span");
+    this.node = make("button", "run", make("div", "top", this.name, this.state), this.track,
+      make("div", "figures", this.left, this.right));
+    this.node.type = "button";
+    this.node.dataset.run = run.id;
+    this.node.addEventListener("click", () => choose(run.id, true));
+    this.home = null;
+  }
+
+  draw(run) {
+    put(this.name, run.function.name || "?");
+    const share = part(run);
+    put(this.state, run.state === "running" ? (share === null ? "running" : `${Math.floor(share * 100)} %`) : run.state);
+    this.node.className = `run ${run.state}`;
+    this.node.setAttribute("aria-pressed", String(run.id === chosen));
+    setBar(this.track, this.fill, run);
+    put(this.left, `${progress(run)} · ${perSecond(rate(run))}`);
+    const left = remaining(run);
+    put(this.right, run.state !== "running" ? `${clock(run.ended)} · ${duration(elapsed(run))}`
+      : left === null ? duration(elapsed(run)) : `${duration(left)} left`);
+    const home = byId(run.state === "running" ? "running" : "history");
+    if (home !== this.home) {
+      const focused = document.activeElement === this.node;
+      home.prepend(this.node);
+      this.home = home;
+      if (focused) this.node.focus();
+    }
+  }
+}
+
+function choose(id, byHand) {
+  const before = chosen;
+  chosen = id;
+  pinned = pinned || byHand;
+  detail = null;
+  for (const each of [before, id]) if (rows.has(each)) rows.get(each).draw(runs.get(each));
+  drawDetail();
+}
+
+// ---- The chosen run ---------------------------------------------------------------------------------------------
+
+function where(place) {
+  if (!place.file) return "–";
+  return place.line === null ? place.file : `${place.file}:${place.line}`;
+}
+
+class Detail {
+  constructor(run) {
+    this.id = run.id;
+    this.title = make("h3", "", run.function.name || "?");
+    [this.track, this.fill] = makeBar();
+    this.figures = {};
+    const figures = make("div", "big");
+    for (const name of ["done", "rate", "elapsed", "remaining", "state"]) {
+      this.figures[name] = make("div");
+      figures.append(make("div", "", make("span", "", name), this.figures[name]));
+    }
+    this.trouble = make("div", "trouble");
+    this.trouble.hidden = true;
+    this.error = make("p");
+    this.traceback = make("pre");
+    this.traceback.tabIndex = 0;
+    this.trouble.append(this.error, this.traceback);
+    this.lanes = make("div", "lanes");
+    this.laneNodes = [];
+    this.workersTitle = make("h2");
+    this.key = make("p", "key");
+    for (const kind of KINDS) this.key.append(make("span", "", make("i", kind), WORDS[kind]));
+    this.totals = make("div", "share");
+    this.totals.id = "shares";
+    this.totals.setAttribute("role", "img");
+    this.shares = KINDS.map((kind) => make("i", kind));
+    this.totals.append(...this.shares);
+    this.chart = make("div");
+    this.chart.id = "throughput";
+    this.slowTitle = make("h2", "", "Slowest tasks");
+    this.slow = make("table");
+    this.end = make("dd");
+    const about = make("dl");
+    const entry = (name, value) => about.append(make("dt", "", name), value instanceof Node ? value : make("dd", "", value));
+    entry("function", where(run.function));
+    entry("called from", `${where(run.caller)}${run.caller.function ? ` in ${run.caller.function}` : ""}`);
+    if (run.caller.text) entry("", make("dd", "signature", run.caller.text));
+    entry("start", clock(run.begun));
+    entry("end", this.end);
+    entry("user, pid", `${run.user}, ${run.pid}`);
+    entry("program", run.program || "–");
+    entry("pool", `${run.call}, ${run.n_jobs} workers by ${run.start_method}`);
+    const node = byId("detail");
+    node.replaceChildren(this.title, make("p", "signature", (run.function.name || "?").split(".").pop() + run.function.signature),
+      ...(run.function.doc ? [make("p", "doc", run.function.doc)] : []), this.track, figures, this.trouble,
+      make("h2", "", "Throughput"), this.chart, this.workersTitle, this.totals, this.key, this.lanes,
+      this.slowTitle, this.slow, make("h2", "", "About"), about);
+    node.hidden = false;
+  }
+
+  draw(run) {
+    byId("detail").className = run.state;
+    setBar(this.track, this.fill, run);
+    put(this.figures.done, progress(run));
+    put(this.figures.rate, perSecond(rate(run)));
+    this.tick(run);
+    put(this.figures.state, run.state);
+    put(this.end, clock(run.ended));
+    this.trouble.hidden = !run.error && !run.traceback;
+    put(this.error, run.error);
+    put(this.traceback, run.traceback);
+    this.traceback.hidden = !run.traceback;
+    this.drawLanes(run.workers);
+    this.drawSlow(run.slowest);
+    if (this.points !== run.points) {
+      this.points = run.points;
+      drawChart(this.chart, run.points);
+    }
+  }
+
+  tick(run) {
+    put(this.figures.elapsed, duration(elapsed(run)));
+    put(this.figures.remaining, duration(remaining(run)));
+  }
+
+  drawLanes(workers) {
+    const restarts = workers.reduce((sum, each) => sum + each.restarts, 0);
+    put(this.workersTitle, `Workers${restarts ? ` · ${restarts} restarted` : ""}`);
+    while (this.laneNodes.length > workers.length) this.laneNodes.pop().node.remove();
+    while (this.laneNodes.length < workers.length) {
+      const lane = { number: make("span"), chip: make("span"), pid: make("span", "right pid"), tasks: make("span", "right"),
+        parts: KINDS.map((kind) => make("i", kind)) };
+      lane.node = make("div", "lane", lane.number, lane.chip, make("div", "share", ...lane.parts), lane.tasks, lane.pid);
+      this.laneNodes.push(lane);
+      this.lanes.append(lane.node);
+    }
+    workers.forEach((worker, at) => {
+      const lane = this.laneNodes[at];
+      put(lane.number, `${worker.worker}`);
+      lane.chip.className = `chip ${worker.state}`;
+      put(lane.chip, WORDS[worker.state]);
+      put(lane.tasks, `${count(worker.tasks)}${worker.restarts ? ` ↻${worker.restarts}` : ""}`);
+      lane.tasks.title = `${worker.tasks} tasks, ${worker.restarts} restarts`;
+      put(lane.pid, worker.pid ? `pid ${worker.pid}` : "");
+      const all = KINDS.reduce((sum, kind) => sum + worker[kind], 0) || 1;
+      KINDS.forEach((kind, n) => { lane.parts[n].style.width = `${(worker[kind] / all) * 100}%`; });
+    });
+    const sums = KINDS.map((kind) => workers.reduce((sum, each) => sum + each[kind], 0));
+    const all = sums.reduce((a, b) => a + b, 0) || 1;
+    sums.forEach((sum, n) => { this.shares[n].style.width = `${(sum / all) * 100}%`; });
+    const label = KINDS.map((kind, n) => `${WORDS[kind]} ${Math.round((sums[n] / all) * 100)} %`).join(", ");
+    this.totals.setAttribute("aria-label", label);
+    KINDS.forEach((kind, n) => put(this.key.children[n].lastChild, `${WORDS[kind]} ${Math.round((sums[n] / all) * 100)} %`));
+  }
+
+  drawSlow(slowest) {
+    this.slowTitle.hidden = slowest.length === 0;
+    const now = JSON.stringify(slowest);
+    if (now === this.slowest) return;
+    this.slowest = now;
+    this.slow.replaceChildren(...slowest.map(([seconds, text]) =>
+      make("tr", "", make("td", "", duration(seconds)), make("td", "", text))));
+  }
+}
+
+// Tasks a second between the points that the server keeps, which are no more than a few hundred.
+function drawChart(home, points) {
+  const W = 600, H = 150, BOTTOM = 18, TOP = 8, SVG = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "chart");
+  svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  const add = (tag, attributes) => {
+    const node = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    svg.append(node);
+  };
+  const speeds = [];
+  for (let n = 1; n < points.length; n += 1) {
+    const passed = points[n][0] - points[n - 1][0];
+    if (passed > 0) speeds.push([points[n - 1][0], points[n][0], (points[n][1] - points[n - 1][1]) / passed]);
+  }
+  const end = points[points.length - 1][0] || 1;
+  const most = Math.max(...speeds.map((s) => s[2]), 0) || 1;
+  const x = (time) => (time / end) * W;
+  const y = (speed) => TOP + (1 - speed / most) * (H - BOTTOM - TOP);
+  for (const share of [0, 0.5, 1]) add("line", { class: "grid", x1: 0, x2: W, y1: y(share * most), y2: y(share * most) });
+  const line = speeds.map(([from, to, speed]) => `L${x(from).toFixed(1)} ${y(speed).toFixed(1)}L${x(to).toFixed(1)} ${y(speed).toFixed(1)}`);
+  if (line.length) {
+    const path = `M${line.join("").slice(1)}`;
+    add("path", { class: "area", d: `${path}L${W} ${y(0)}L0 ${y(0)}Z` });
+    add("path", { class: "curve", d: path });
+  }
+  svg.setAttribute("aria-label", `at most ${perSecond(most)} within ${duration(end)}`);
+  home.replaceChildren(svg, make("div", "figures", make("span", "", "0"),
+    make("span", "", speeds.length ? `peak ${perSecond(most)}` : "no measurement yet"), make("span", "", duration(end))));
+}
+
+function drawDetail() {
+  const run = runs.get(chosen);
+  document.querySelector("main").classList.toggle("alone", !run);
+  if (!run) {
+    byId("detail").hidden = true;
+    return;
+  }
+  if (!detail || detail.id !== run.id) detail = new Detail(run);
+  detail.draw(run);
+}
+
+// ---- News -------------------------------------------------------------------------------------------------------
+
+function summarise() {
+  let running = 0, failed = 0;
+  for (const run of runs.values()) {
+    running += run.state === "running";
+    failed += run.state === "failed" || run.state === "lost";
+  }
+  const summary = byId("summary");
+  summary.className = lost ? "lost" : "";
+  put(summary, lost ? "The dashboard is gone; trying to reach it again …"
+    : `${running} running · ${runs.size - running} ended${failed ? ` · ${failed} failed` : ""}`);
+  document.title = running ? `(${running}) tercio` : "tercio";
+  byId("empty").hidden = runs.size > 0;
+  byId("history-title").hidden = runs.size === running;
+}
+
+function forget(id) {
+  runs.delete(id);
+  rows.get(id)?.node.remove();
+  rows.delete(id);
+  if (chosen === id) { chosen = null; pinned = false; detail = null; }
+}
+
+function take(news) {
+  ahead = news.time - Date.now() / 1000;
+  news.gone.forEach(forget);
+  let newest = null;
+  for (const change of news.runs.sort((a, b) => a.id - b.id)) {
+    let run = runs.get(change.id);
+    if (!run) {
+      if (change.state === undefined) continue; // a change of what we were never told
+      run = {};
+      runs.set(change.id, run);
+      newest = change.id;
+    }
+    Object.assign(run, change);
+    if (!rows.has(run.id)) rows.set(run.id, new Row(run));
+    rows.get(run.id).draw(run);
+  }
+  // Until somebody picks one, the newest is shown.
+  if (newest !== null && !pinned) choose(newest, false);
+  else if (news.runs.some((change) => change.id === chosen)) drawDetail();
+  summarise();
+}
+
+function listen() {
+  const source = new EventSource("api/events");
+  source.onopen = () => {
+    // The server may be another one than before, with other runs: it tells everything anew.
+    [...runs.keys()].forEach((id) => { if (lost) forget(id); });
+    lost = false;
+    drawDetail();
+    summarise();
+  };
+  source.onmessage = (event) => take(JSON.parse(event.data));
+  source.onerror = () => { lost = true; summarise(); };
+}
+
+// Times that pass by themselves; nothing else is drawn without news.
+setInterval(() => {
+  if (document.hidden) return;
+  for (const run of runs.values()) if (run.state === "running") rows.get(run.id).draw(run);
+  const run = runs.get(chosen);
+  if (detail && run && run.state === "running") detail.tick(run);
+}, 1000);
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
+  const all = [...document.querySelectorAll(".run")];
+  if (!step || all.length === 0 || document.activeElement?.tagName === "PRE") return;
+  const at = all.findIndex((node) => Number(node.dataset.run) === chosen);
+  const next = all[Math.min(all.length - 1, Math.max(0, at + step))];
+  choose(Number(next.dataset.run), true);
+  next.focus();
+  event.preventDefault();
+});
+
+byId("hint").textContent = `export TERCIO_DASHBOARD=${location.host}\npython your_program.py`;
+listen();

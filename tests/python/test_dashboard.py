@@ -1,0 +1,479 @@
+"""The dashboard, as programs report to it and as a browser shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+from support import descendants, descriptors
+from tercio import WorkerPool, dashboard
+from tercio.dashboard import _address, _command, _runs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+pytestmark = pytest.mark.timeout(180)
+BOUND = 60  # seconds, against a hang
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+PROGRAM = """
+import os, signal, sys
+from tercio import WorkerPool
+
+def gated(value):
+    '''Waits for a byte.
+
+    <b>markup</b>'''
+    if value >= 5:
+        with open(sys.argv[2], "rb", buffering=0) as gate:
+            gate.read(1)
+    return value
+
+def fail(value):
+    if value == 5:
+        raise ValueError("<img src=x onerror='window.harmed = true'>", value)
+
+def die(value):
+    if value == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def inner(value):
+    return value
+
+def nest(value):
+    with WorkerPool(1, start_method="spawn") as pool:
+        return pool.map(inner, range(value), progress_bar=True, progress_bar_style="dashboard")
+
+if __name__ == "__main__":
+    function = globals()[sys.argv[1]]
+    with WorkerPool(2, start_method=sys.argv[3], daemon=function is not nest) as pool:
+        pool.map(function, range(4 if function is nest else 10), chunk_size=1, progress_bar=True,
+                 progress_bar_style="dashboard")
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_behind(kept_for_the_process: None) -> Iterator[None]:
+    """As for every test, but for all of these together: a browser starts and ends processes as it likes."""
+    processes, files = descendants(os.getpid()), descriptors()
+    yield
+    assert descendants(os.getpid()) <= processes
+    assert {name: where for name, where in descriptors().items() if name not in files} == {}
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A dashboard that all tests report to."""
+    details = dashboard.start_dashboard([0])
+    try:
+        yield details["dashboard_port_nr"]
+    finally:
+        dashboard.shutdown_dashboard()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser without a screen."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium here; tools/setup.sh installs it where it may")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any, port: int) -> Iterator[Any]:
+    """The dashboard's page; it must not ask another host for anything, nor stumble."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    opened.set_default_timeout(BOUND * 1000)
+    asked: list[str] = []
+    errors: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.goto(f"http://localhost:{port}/")
+    yield opened
+    context.close()
+    assert errors == []
+    assert all(url.startswith(f"http://localhost:{port}/") for url in asked), asked
+
+
+class Program:
+    """A program that reports, and the gate that its tasks wait at."""
+
+    def __init__(self, folder: Path, function: str, method: str = "fork") -> None:
+        script, gate = folder / f"{function}.py", folder / "gate"
+        script.write_text(PROGRAM, "utf-8")
+        os.mkfifo(gate)
+        self.gate = os.open(gate, os.O_RDWR)
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), function, str(gate), method],
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.gate)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate(timeout=BOUND)
+
+    def open(self, n: int) -> None:
+        """Let n tasks pass."""
+        os.write(self.gate, b"." * n)
+
+    def wait(self) -> str:
+        """Standard error, when it has ended."""
+        return self.process.communicate(timeout=BOUND)[1].decode()
+
+
+def shows(page: Any, selector: str, text: str) -> None:
+    """Wait until an element has a text."""
+    page.locator(selector, has_text=text).first.wait_for()
+
+
+def counts(page: Any, selector: str, number: int) -> None:
+    """Wait until there are so many elements."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_have_count(number, timeout=BOUND * 1000)
+
+
+# ---- In the browser ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_run_is_shown_while_it_runs(page: Any, tmp_path: Path, method: str) -> None:
+    """Its bar stands where the work stands, the lanes show who is busy, and all of it moves."""
+    with Program(tmp_path, "gated", method) as program:
+        shows(page, "#detail h3", "gated")
+        shows(page, "#detail .big", "5 / 10")
+        assert page.locator("#detail [role=progressbar]").get_attribute("aria-valuenow") == "50"
+        counts(page, ".lane .chip.work", 2)
+        shows(page, "#running .run", "gated")
+        shows(page, "#detail .signature", "gated(value)")
+        shows(page, "#detail .doc", "<b>markup</b>")
+        shows(page, "#detail dl", f"{program.process.pid}")
+        shows(page, "#detail dl", f"2 workers by {method}")
+        shows(page, "#detail dl .signature", "pool.map(function")
+        program.open(5)
+        shows(page, "#detail .big", "10 / 10")
+        shows(page, "#detail .big", "done")
+        shows(page, "#history .run.done", "gated")
+        assert page.locator("#throughput path.curve").count() == 1
+        tasks = page.locator(".lane").evaluate_all("lanes => lanes.map(l => parseInt(l.children[3].textContent))")
+        assert sum(tasks) == 10
+        assert program.wait() == ""
+
+
+def test_a_failure_is_shown_as_text(page: Any, tmp_path: Path) -> None:
+    """The traceback, and nothing that it holds comes to life."""
+    with Program(tmp_path, "fail") as program:
+        shows(page, "#detail .trouble p", "ValueError")
+        shows(page, "#detail .trouble p", "<img src=x")
+        shows(page, "#detail .trouble pre", "in fail")
+        shows(page, "#history .run.failed", "fail")
+        assert page.evaluate("window.harmed") is None
+        assert page.locator("#detail img").count() == 0
+        assert "ValueError" in program.wait()
+
+
+def test_a_death_is_shown_with_its_cause(page: Any, tmp_path: Path) -> None:
+    """What killed the worker, and which task it ran."""
+    with Program(tmp_path, "die") as program:
+        shows(page, "#detail .trouble p", "was killed by SIGKILL")
+        shows(page, "#detail .trouble p", "Arg 0: 5")
+        assert "WorkerDiedError" in program.wait()
+
+
+def test_an_interrupt_and_a_killed_program(page: Any, tmp_path: Path) -> None:
+    """Ctrl-C says so itself; a program that is killed says nothing, and is seen to be gone."""
+    for number, kind in ((signal.SIGINT, "interrupted"), (signal.SIGKILL, "lost")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        with Program(folder, "gated") as program:
+            shows(page, "#running .run[aria-pressed=true]", "gated")
+            shows(page, "#detail .big", "running")
+            shows(page, "#detail .big", "5 / 10")
+            program.process.send_signal(number)
+            shows(page, "#detail .big", kind)
+            shows(page, f"#history .run.{kind}", "gated")
+
+
+def test_nested_pools_in_spawned_workers_appear(page: Any, tmp_path: Path) -> None:
+    """Workers of any method are connected as their parent is."""
+    with Program(tmp_path, "nest", "spawn") as program:
+        # map(nest, range(4)) makes four pools; the first one has nothing to do, and no bar.
+        counts(page, "#history .run.done .name:text-is('inner')", 3)
+        shows(page, "#history .run.done", "nest")
+        assert program.wait() == ""
+
+
+def test_keyboard_phone_and_dark(page: Any, port: int) -> None:
+    """Arrows choose runs; a narrow screen needs no scrolling sideways; dark is dark."""
+    with WorkerPool(2, start_method="threading") as pool:
+        for function in (abs, str):
+            pool.map(function, range(10), progress_bar=True, progress_bar_style="dashboard")
+    shows(page, "#detail h3", "str")
+    page.keyboard.press("ArrowDown")
+    shows(page, "#detail h3", "abs")
+    assert page.locator(".run[aria-pressed=true]").count() == 1
+    page.keyboard.press("ArrowUp")
+    shows(page, "#detail h3", "str")
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.emulate_media(color_scheme="dark")
+    red = page.evaluate("parseInt(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])")
+    assert red < 64
+
+
+def test_many_runs_stay_within_bounds(page: Any, port: int) -> None:
+    """Several hundred runs, one with a hundred workers: the page keeps what the server keeps."""
+    lane = {"state": "work", "pid": 1, "tasks": 3, "restarts": 0, "wait": 1.0, "work": 2.0}
+    for number in range(_runs.MOST_RUNS + 20):
+        start = {"start": {"total": 10, "function": {"name": f"crowd{number}"}}}
+        workers = [{**lane, "worker": n} for n in range(100)] if number > _runs.MOST_RUNS else []
+        assert report(port, start, {"done": 10, "workers": workers, "end": {"state": "done"}}) == 204
+    last = f"crowd{_runs.MOST_RUNS + 19}"
+    shows(page, "#detail h3", last)
+    counts(page, ".lane", 100)
+    counts(page, ".run", _runs.MOST_RUNS)
+    assert page.locator(".run", has_text=re.compile(r"crowd0\b")).count() == 0
+
+
+# ---- On the wire ------------------------------------------------------------------------------------------------
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+    """Status and body of one request."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=BOUND)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def report(port: int, *messages: Any, token: str | None = None) -> int:
+    """Send messages as a program would; returns the status."""
+    lines = b"".join(
+        message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n" for message in messages
+    )
+    secret = _address.read_token(port) if token is None else token
+    return ask(port, "POST", "/api/report", lines, Authorization=f"Bearer {secret}")[0]
+
+
+def test_only_who_may(port: int) -> None:
+    """A report needs the token, a request our name; the token's file is its owner's alone."""
+    assert report(port, {"start": {}}, token="") == 401
+    assert report(port, {"start": {}}, token="guessed") == 401
+    assert report(port, b"not json\n") == 400
+    assert report(port, b"[1]\n") == 400
+    for name in ("evil.example", f"evil.example:{port}", "", "localhost.evil.example"):
+        assert ask(port, "GET", "/api/state", Host=name)[0] == 421, name
+    for name in (f"localhost:{port}", f"[::1]:{port}", "127.0.0.1"):
+        assert ask(port, "GET", "/api/state", Host=name)[0] == 200, name
+    path = _address.token_file(port)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    assert [line[1] for line in listening if line[1].endswith(f":{port:04X}") and line[3] == "0A"] == [
+        f"0100007F:{port:04X}"
+    ]
+
+
+def test_a_folder_that_others_prepared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else another user could read the token."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "tercio").mkdir(mode=0o755)
+    with pytest.raises(PermissionError):
+        _address.folder()
+
+
+def test_odd_messages_are_taken_with_care() -> None:
+    """Whatever a field holds, what pages get has the type that they count on."""
+    runs = _runs.Runs()
+    run = runs.begin({"total": "many", "function": [1], "caller": {"line": 1e400, "file": 7}, "n_jobs": {}})
+    runs.take(run, {"done": float("nan"), "workers": [1, {"state": "x" * 9, "tasks": "y"}], "end": None})
+    runs.take(run, {"workers": [{"longest": [[1, "a"], [3.5, "b"], ["c", 1], 7]}], "end": {"state": "flying"}})
+    json.dumps(run.fields, allow_nan=False)
+    assert run.fields["slowest"] == [(3.5, "b"), (1.0, "a")]
+    assert (run.fields["total"], run.fields["state"], run.fields["done"]) == (None, "done", 0)
+
+
+def test_points_and_pages_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of a run are as many points as minutes; a page that doesn't read holds names alone."""
+    clock = [0.0]
+    monkeypatch.setattr(_runs.time, "monotonic", lambda: clock[0])
+    runs = _runs.Runs()
+
+    async def watch() -> None:
+        page = _runs.Page(runs)
+        runs.pages.add(page)
+        run = runs.begin({"total": None})
+        for done in range(20_000):
+            clock[0] += 0.5
+            runs.take(run, {"done": done})
+        assert len(run.fields["points"]) <= _runs.MOST_POINTS + 1
+        assert run.fields["points"][0] == [0, 0]
+        news = await page.news()
+        assert len(news["runs"]) == 1
+        assert news["runs"][0]["done"] == 19_999
+
+    # The browser's loop may be running in this thread.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(watch())).result()
+
+
+# ---- From Python and the shell ----------------------------------------------------------------------------------
+
+
+def test_start_twice_and_addresses(port: int) -> None:
+    """The second start answers as the first; nobody home is ConnectionRefusedError, no port OSError."""
+    details = dashboard.start_dashboard()
+    assert details == {"dashboard_port_nr": port, "manager_host": "localhost", "manager_port_nr": port}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        number = taken.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError):
+            dashboard.connect_to_dashboard(number)
+        taken.listen()
+        with pytest.raises(OSError, match="no free port"):
+            _command.listen("127.0.0.1", [number])
+    before = _address.address()
+    dashboard.connect_to_dashboard(port, "localhost")
+    assert _address.parse(_address.address()) == ("localhost", port)
+    os.environ[_address.VARIABLE] = before
+
+
+def test_stacklevel(port: int) -> None:
+    """The place shown is the caller's, or its caller's."""
+
+    def called_from() -> str:
+        with WorkerPool(1, start_method="threading") as pool:
+            pool.map(abs, [1], progress_bar=True, progress_bar_style="dashboard")
+        runs = json.loads(ask(port, "GET", "/api/state")[1])["runs"]
+        return str(runs[-1]["caller"]["function"])
+
+    assert dashboard.get_stacklevel() == 1
+    assert called_from() == "called_from"
+    dashboard.set_stacklevel(2)
+    try:
+        assert called_from() == "test_stacklevel"
+    finally:
+        dashboard.set_stacklevel(1)
+    for bad, error in ((0, ValueError), ("1", TypeError), (True, TypeError)):
+        with pytest.raises(error):
+            dashboard.set_stacklevel(bad)  # type: ignore[arg-type]
+
+
+def test_style_dashboard_prints_nothing(port: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """And any other style reports as well; a lazy map that is dropped says that it was closed."""
+    with WorkerPool(2, start_method="threading") as pool:
+        pool.map(abs, range(10), progress_bar=True, progress_bar_style="dashboard")
+        assert capfd.readouterr() == ("", "")
+        pool.map(abs, range(10), progress_bar=True)
+        assert "10/10" in capfd.readouterr().err
+        lazy = pool.imap(abs, range(10), progress_bar=True, progress_bar_style="dashboard")
+        next(lazy)
+        lazy.close()
+    runs = json.loads(ask(port, "GET", "/api/state")[1])["runs"]
+    assert [run["state"] for run in runs[-3:]] == ["done", "done", "closed"]
+
+
+def test_a_dashboard_that_is_gone_costs_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map is done all the same."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv(_address.VARIABLE, f"127.0.0.1:{nobody.getsockname()[1]}")
+        with WorkerPool(1, start_method="threading") as pool:
+            with pytest.warns(RuntimeWarning, match="can't be reached"):
+                assert pool.map(abs, [-1], progress_bar=True, progress_bar_style="dashboard") == [1]
+            assert pool.map(abs, [-1], progress_bar=True, progress_bar_style="dashboard") == [1]
+
+
+def test_a_dashboard_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It listens and never reads: the map ends, and later ones don't wait again."""
+    from tercio.dashboard import _report
+
+    monkeypatch.setattr(_report, "PATIENCE", 0.2)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        monkeypatch.setenv(_address.VARIABLE, f"127.0.0.1:{deaf.getsockname()[1]}")
+        with WorkerPool(1, start_method="threading") as pool, pytest.warns(RuntimeWarning, match="can't be reached"):
+            assert pool.map(abs, [-1], progress_bar=True, progress_bar_style="dashboard") == [1]
+
+
+def test_the_servers_process_ends_with_its_owner(tmp_path: Path) -> None:
+    """Also when that is killed; its token goes with it."""
+    code = (
+        "from tercio.dashboard import start_dashboard as s; print(s([0])['dashboard_port_nr'], flush=True); "
+        "import signal; signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        number = int(owner.stdout.readline())
+        (server,) = descendants(owner.pid)
+        handle = os.pidfd_open(server)
+        try:
+            assert _address.token_file(number).exists()
+            owner.kill()
+            assert select.select([handle], [], [], BOUND)[0]
+        finally:
+            os.close(handle)
+    assert not _address.token_file(number).exists()
+
+
+def test_the_shell_command(tmp_path: Path) -> None:
+    """Tells where it is and how to connect; outlives programs; Ctrl-C ends it cleanly, with a page open too."""
+    command = [sys.executable, "-m", "tercio._cli", "dashboard", "--port-range", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert "http://127.0.0.1:" in server.stdout.readline()
+        variable, address = server.stdout.readline().split()[1].split("=")
+        number = int(address.rpartition(":")[2])
+        connection = http.client.HTTPConnection("127.0.0.1", number, timeout=BOUND)
+        connection.request("GET", "/api/events")
+        stream = connection.getresponse()
+        assert stream.readline().startswith(b"data: ")
+        with Program(tmp_path, "fail") as unconnected:
+            unconnected.wait()
+        code = "from tercio import WorkerPool\nwith WorkerPool(1) as p: p.map(abs, [1], progress_bar=True)"
+        env = {**os.environ, variable: address}
+        subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, timeout=BOUND)
+        while not (line := stream.readline()).startswith(b"data: "):
+            assert line == b"\n"
+        assert [run["function"]["name"] for run in json.loads(line[6:])["runs"]] == ["abs"]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(BOUND) == 0
+        assert server.stderr is not None and server.stderr.read() == ""
+        connection.close()
+    assert not _address.token_file(number).exists()

@@ -85,6 +85,8 @@ def check_progress_bar(
             warn(f"progress_bar_options: {ours!r} is the pool's to set, the given value is not used", RuntimeWarning)
             del chosen[ours]
     chosen = {**_DEFAULTS, **chosen}
+    if chosen["position"] is None:
+        chosen["position"] = _DEFAULTS["position"]
     kind = get_tqdm(name)
     _try_out(get_tqdm("std") if name == "notebook" else kind, chosen)  # a widget would stay behind
     return name, chosen

@@ -140,11 +140,11 @@ def format_seconds(seconds: float | None, with_milliseconds: bool = True) -> str
         return ""
     if with_milliseconds:
         # Cut, not rounded, like the seconds without milliseconds: a duration never shows as more than it was.
-        milliseconds = int(seconds * 1000 + 1e-6)
+        milliseconds = int(abs(seconds) * 1000 + 1e-6)
     else:
-        milliseconds = int(seconds) * 1000
-    sign = "-" if milliseconds < 0 else ""
-    minutes, milliseconds = divmod(abs(milliseconds), 60_000)
+        milliseconds = int(abs(seconds)) * 1000
+    sign = "-" if seconds < 0 and milliseconds else ""
+    minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     whole, fraction = divmod(milliseconds, 1000)

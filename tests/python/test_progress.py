@@ -262,6 +262,12 @@ def test_wrong_options(options, style, error, text):
         assert pool.stats() == []  # before any worker starts
 
 
+def test_position_none_is_the_first_line():
+    with WorkerPool(1, start_method="threading") as pool, contextlib.redirect_stderr(io.StringIO()) as stderr:
+        pool.map(tasks.identity, range(3), progress_bar=True, progress_bar_options={"position": None})
+    assert stderr.getvalue().startswith("\r")
+
+
 def test_unknown_style_without_a_bar():
     with WorkerPool(1, start_method="threading") as pool, pytest.raises(ValueError, match="progress_bar_style"):
         pool.map(tasks.identity, [1], progress_bar_style="fancy")

@@ -1,0 +1,192 @@
+"""Contract section 8: what is of use without a pool, and where it is imported from."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tercio
+from tercio import utils
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("tercio", "WorkerPool cpu_count usable_cpu_count"),
+        ("tercio.utils", "chunk_tasks make_single_arguments apply_numpy_chunking get_n_chunks format_seconds TimeIt"),
+        ("tercio.async_result", "AsyncResult"),
+        ("tercio.exception", "CannotPickleExceptionError WorkerDiedError TimeoutError"),
+        ("tercio.context", "DEFAULT_START_METHOD FORK_AVAILABLE"),
+        ("tercio.tqdm_utils", "PROGRESS_BAR_DEFAULT_STYLE get_tqdm"),
+        ("tercio.insights", "get_insights"),
+        ("tercio.pool", "WorkerPool"),
+    ],
+)
+def test_import_paths(module, names):
+    for name in names.split():
+        assert getattr(importlib.import_module(module), name) is not None
+
+
+def test_constants():
+    from tercio.context import DEFAULT_START_METHOD, FORK_AVAILABLE
+    from tercio.tqdm_utils import PROGRESS_BAR_DEFAULT_STYLE
+
+    assert (DEFAULT_START_METHOD, FORK_AVAILABLE, PROGRESS_BAR_DEFAULT_STYLE) == ("fork", True, "std")
+
+
+def test_cpu_counts():
+    assert utils.cpu_count() == tercio.cpu_count() == os.cpu_count()
+    assert 1 <= tercio.usable_cpu_count() <= len(os.sched_getaffinity(0))
+
+
+def test_usable_cpus_follow_affinity():
+    cpu = min(os.sched_getaffinity(0))
+    code = f"import os, tercio; os.sched_setaffinity(0, [{cpu}]); print(tercio.usable_cpu_count(), tercio.cpu_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.split() == ["1", str(os.cpu_count())]
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({"chunk_size": 2.5}, [3, 2, 3, 2]),
+        ({"n_splits": 3}, [4, 3, 3]),
+        ({"chunk_size": 4}, [4, 4, 2]),
+        ({"chunk_size": 100}, [10]),
+        ({"n_splits": 100}, [1] * 10),
+        ({"n_splits": 3, "iterable_len": 4}, [2, 1, 1]),
+        ({"chunk_size": 3, "iterable_len": 5}, [3, 2]),
+        ({"chunk_size": 2, "n_splits": 7}, [2] * 5),
+    ],
+)
+def test_chunk_tasks(given, sizes):
+    for tasks in (range(10), list(range(10)), np.arange(10)):
+        chunks = list(utils.chunk_tasks(tasks, **given))
+        assert [len(chunk) for chunk in chunks] == sizes
+        assert [int(task) for chunk in chunks for task in chunk] == list(range(sum(sizes)))
+    length = {"iterable_len": 10, **given}
+    assert [len(chunk) for chunk in utils.chunk_tasks(iter(range(10)), **length)] == sizes
+
+
+def test_chunk_tasks_takes_no_more_than_wanted():
+    tasks = iter(range(10))
+    assert list(utils.chunk_tasks(tasks, iterable_len=3, chunk_size=2)) == [(0, 1), (2,)]
+    assert next(tasks) == 3
+    assert list(utils.chunk_tasks(iter([]), chunk_size=2)) == list(utils.chunk_tasks([], n_splits=2)) == []
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"chunk_size": 0}, {"chunk_size": 0.5}, {"n_splits": 0}, {"n_splits": 2}], ids=str
+)
+def test_chunk_tasks_refuses(given):
+    tasks = iter(range(10)) if given == {"n_splits": 2} else range(10)
+    with pytest.raises(ValueError):
+        list(utils.chunk_tasks(tasks, **given))
+
+
+@pytest.mark.parametrize(
+    ("given", "number"),
+    [
+        ({}, min(100, (os.cpu_count() or 1) * 4)),
+        ({"chunk_size": 7}, 15),
+        ({"n_splits": 3}, 3),
+        ({"n_splits": 300}, 100),
+        ({"n_jobs": 2}, 8),
+        ({"n_jobs": 2, "iterable_len": 5}, 5),
+    ],
+)
+def test_get_n_chunks(given, number):
+    assert utils.get_n_chunks(range(100), **given) == number
+    if "iterable_len" not in given:
+        assert utils.get_n_chunks(iter(range(100)), iterable_len=100, **given) == number
+    with pytest.raises(ValueError, match="length"):
+        utils.get_n_chunks(iter(range(100)), chunk_size=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({"n_splits": 3}, [4, 3, 3]),
+        ({"chunk_size": 4}, [4, 4, 2]),
+        ({"n_jobs": 1}, [3, 2, 3, 2]),
+        ({"iterable_len": 5, "n_jobs": 1}, [2, 1, 1, 1]),
+    ],
+)
+def test_apply_numpy_chunking(given, sizes):
+    array = np.arange(20).reshape(10, 2)
+    pieces, number, chunk_size, n_splits = utils.apply_numpy_chunking(array, **given)
+    pieces = list(pieces)
+    assert (number, chunk_size, n_splits) == (len(sizes), 1, None)
+    assert all(isinstance(piece, tuple) and np.shares_memory(piece[0], array) for piece in pieces)
+    assert [len(piece) for (piece,) in pieces] == sizes
+    assert np.array_equal(np.concatenate([piece for (piece,) in pieces]), array[: sum(sizes)])
+
+
+def test_apply_numpy_chunking_of_nothing():
+    pieces, number, *_ = utils.apply_numpy_chunking(np.empty((0, 3)), n_splits=3)
+    assert list(pieces) == [] and number == 0
+    with pytest.raises(TypeError, match="array"):
+        utils.apply_numpy_chunking([1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "with_them", "without"),
+    [
+        (None, "", ""),
+        (0, "0:00:00", "0:00:00"),
+        (1.0, "0:00:01", "0:00:01"),
+        (1.5, "0:00:01.500", "0:00:01"),
+        (59.9999, "0:00:59.999", "0:00:59"),
+        (79.123, "0:01:19.123", "0:01:19"),
+        (0.0004, "0:00:00.000", "0:00:00"),
+        (3600, "1:00:00", "1:00:00"),
+        (90061, "1 day, 1:01:01", "1 day, 1:01:01"),
+        (200000.5, "2 days, 7:33:20.500", "2 days, 7:33:20"),
+        (-1.5, "-0:00:01.500", "-0:00:01"),
+    ],
+)
+def test_format_seconds(seconds, with_them, without):
+    assert utils.format_seconds(seconds, with_milliseconds=True) == utils.format_seconds(seconds) == with_them
+    assert utils.format_seconds(seconds, False) == without
+
+
+def test_make_single_arguments():
+    given = [1, (2, 3), {"a": 4}]
+    assert utils.make_single_arguments(given, generator=False) == [(1,), ((2, 3),), ({"a": 4},)]
+    lazy = utils.make_single_arguments(iter(given))
+    assert next(lazy) == (1,) and iter(lazy) is lazy
+
+
+def test_time_it():
+    seconds = [0.0, 1.0]
+    longest = [(0.0, "none"), (1e9, "long")]
+    with utils.TimeIt(seconds, 1, longest, lambda: "mine"):
+        sum(range(1000))
+    assert seconds[0] == 0 and seconds[1] > 1
+    assert sorted(text for _, text in longest) == ["long", "mine"]
+    with utils.TimeIt(seconds, 0, [(1e9, "long")], lambda: pytest.fail("not among the longest")):
+        pass
+    with utils.TimeIt(None, 0):
+        pass
+    with pytest.raises(KeyError), utils.TimeIt(seconds, 0):
+        raise KeyError
+    assert seconds[0] > 0
+
+
+def test_import_is_light():
+    """Section 10: nothing happens at import but definitions, and what is heavy is left for later."""
+    code = """
+import os, sys, threading
+before = set(sys.modules), threading.active_count(), len(os.listdir("/proc/self/fd"))
+import tercio, tercio.utils, tercio.pool
+heavy = {"multiprocessing", "numpy", "tqdm", "asyncio", "pickle", "typing", "subprocess"} & set(sys.modules)
+print(sorted(heavy - before[0]), threading.active_count() - before[1], len(os.listdir("/proc/self/fd")) - before[2])
+"""
+    where = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(tercio.__file__))}
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, env=where)
+    assert done.stdout == "[] 0 0\n", done.stdout + done.stderr

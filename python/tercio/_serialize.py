@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import _pickle as pickle  # what pickle is in CPython; pickle.py itself imports regular expressions, and workers wait
 import sys
 
 TYPE_CHECKING = False

@@ -46,8 +46,11 @@ BOUND = 3600  # seconds for a case: against a hang
 
 def run_one(number: int, quick: bool, result: Path) -> None:
     """In the case's own process."""
+    import warnings
+
     from harness import Case
 
+    warnings.simplefilter("ignore")  # of forks beside the threads that other contenders leave behind
     title, module, function = CASES[number]
     case = Case(number, title, quick)
     getattr(import_module(module), function)(case)

@@ -6,6 +6,8 @@
 #   make bench    how fast it is, beside others; CASE=5 one case, QUICK=1 small sizes
 #   make check    formats, linters, types, sanitizers, models
 #   make format   the same formats, applied
+#   make storm    kills at random moments, the long forms
+#   make soak MINUTES=20   a random mix of everything under random kills
 #   make docs     the documentation's code blocks alone
 #   make clean
 #
@@ -28,7 +30,7 @@ SOURCES = $(shell find engine include python -type f ! -name '*.py[co]') meson.b
 # Hangs are ended by pytest-timeout; this is for one that keeps the interpreter itself.
 BOUND = timeout --signal=ABRT --kill-after=20 2400
 
-.PHONY: run test test-c test-python build bench check format docs clean setup
+.PHONY: run test test-c test-python build bench check format docs storm soak clean setup
 .DEFAULT_GOAL := build
 
 setup:
@@ -77,6 +79,18 @@ docs:
 	@$(MAKE) --no-print-directory build
 	@$(BOUND) $(VENV)/bin/python -m pytest -q tests/python/test_documentation.py
 
+storm:
+	@tools/setup.sh build test
+	@$(MAKE) --no-print-directory build
+	@TERCIO_LONG=1 $(BOUND) $(VENV)/bin/python -m pytest -q --timeout 600 $(wildcard tests/python/test_faults_*.py)
+	@$(VENV)/bin/python tests/storm/soak.py 60
+
+MINUTES ?= 1
+soak:
+	@tools/setup.sh build test
+	@$(MAKE) --no-print-directory build
+	@$(VENV)/bin/python tests/storm/soak.py $$(( $(MINUTES) * 60 ))
+
 bench:
 	@tools/setup.sh build
 	@bench/setup.sh
@@ -100,6 +114,8 @@ check:
 	@echo '== threads'
 	$(call configure,tsan,-Db_sanitize=thread)
 	@tools/c_tests.sh $(BUILD)/tsan
+	@echo '== fuzz'
+	@tools/fuzz.sh $(BUILD)/fuzz
 	@if [ -e models/check.sh ]; then echo '== models'; models/check.sh; fi
 	@echo '== instructions'
 	@$(MAKE) --no-print-directory build

@@ -187,10 +187,10 @@ def _life_goals(case: Case, name: str, method: str, small: bool, samples: Any) -
 
 
 def _switches(pids: set[int]) -> int:
-    """How often the kernel has put any thread of these on a CPU."""
+    """How often the kernel has put any thread of these on a CPU, but for the one that asks."""
     total = 0
     for pid in pids:
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for task in set(os.listdir(f"/proc/{pid}/task")) - {str(os.getpid())}:
             with open(f"/proc/{pid}/task/{task}/status") as file:
                 total += sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
     return total
@@ -204,8 +204,7 @@ def _idle(open_it: Any, seconds: float) -> Callable[[], Measured]:
             pids = descendants(os.getpid()) | {os.getpid()}
             cpu, before = Cpu(), _switches(pids)
             time.sleep(seconds)
-            wakes = _switches(pids) - before - 1  # our own sleep's end
-            return Measured(seconds, cpu.since(), wakes=max(wakes, 0))
+            return Measured(seconds, cpu.since(), wakes=_switches(pids) - before)
 
     return run
 

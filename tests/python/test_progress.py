@@ -51,6 +51,15 @@ def inner(x, method, style, bad):
             time.sleep(0.01)
         return len(seen + list(results))
 
+def killed(x, method):
+    with WorkerPool(1, start_method=method) as pool:
+        options = {"position": x + 1, "desc": f"inner {x}", "mininterval": 0}
+        for n in pool.imap(work, range(10), progress_bar=True, progress_bar_options=options, chunk_size=1):
+            if n == 5 and not os.path.exists(f"died-{x}"):
+                open(f"died-{x}", "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
 if __name__ == "__main__":
     what, method, style = sys.argv[1:4]
     print("above")
@@ -72,6 +81,11 @@ if __name__ == "__main__":
                 pool.map(wait, range(8), progress_bar=True, progress_bar_style=style, chunk_size=1)
             except KeyboardInterrupt:
                 print("caught")
+    elif what == "killed":
+        with WorkerPool(2, start_method=method, daemon=False) as pool:
+            items = [(x, method) for x in range(2)]
+            print(pool.map(killed, items, progress_bar=True, chunk_size=1, on_worker_death="retry",
+                           progress_bar_options={"desc": "outer"}))
     elif what in ("nested", "nested-fails"):
         with WorkerPool(2, start_method=method, daemon=False) as pool:
             try:
@@ -160,6 +174,15 @@ def test_nested_failure(start_method, program):
         assert terminal.finish() == 0
         lines = terminal.lines
     assert lines[0] == "above" and "failed: ValueError" in lines[1] and lines[-2:] == ["caught", "below"]
+
+
+def test_killed_while_it_draws(process_method, program):
+    """No bar waits for one that was killed, and none leaves half a line."""
+    with Terminal(program, "killed", process_method, "std") as terminal:
+        assert terminal.finish() == 0
+        above, bar, *below = terminal.lines
+    assert (above, below) == ("above", ["[0, 1]", "below"]), terminal.text
+    assert re.match(r"outer: 100%.* 2/2 ", bar)
 
 
 # ---- On a stream --------------------------------------------------------------------------------------------------

@@ -224,7 +224,11 @@ def _make(how: str, data: Any) -> BaseException:
 
 
 def _faithful(exc: BaseException, copy: object) -> bool:
-    if type(copy) is not type(exc) or not isinstance(copy, BaseException):
+    if not isinstance(copy, BaseException):
+        return False
+    mine, theirs = type(exc), type(copy)
+    # A class that travels by value is another one where it arrives.
+    if mine is not theirs and (mine.__module__, mine.__qualname__) != (theirs.__module__, theirs.__qualname__):
         return False
     try:
         # By repr, as arguments such as arrays don't compare to a truth value. Addresses in a repr would differ.

@@ -1,0 +1,109 @@
+"""Limits of tasks, init and exit functions: soft, then hard. Of the clock only a bound against a hang is asked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+
+import pytest
+import tasks
+from tercio import WorkerPool
+from tercio.exception import TimeoutError as PoolTimeoutError
+
+
+def sleep_long(*_):
+    time.sleep(50)
+
+
+def loop_long(*_):
+    while True:
+        pass
+
+
+def lock_long(*_):
+    lock = threading.Lock()
+    with lock:
+        lock.acquire(timeout=50)
+
+
+def stuck(*_):
+    """As code in C that never comes back: no signal gets through to Python."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(50)
+
+
+def swallow(*_):
+    try:
+        time.sleep(50)
+    except Exception:  # what everybody writes; it is no reason to stay
+        time.sleep(50)
+
+
+@pytest.mark.contract("3 task_timeout", "3 usable")
+@pytest.mark.leaves_threads
+@pytest.mark.parametrize("func", [sleep_long, loop_long, lock_long, swallow])
+def test_what_runs_is_interrupted(start_method, func):
+    if start_method == "threading" and func is not loop_long:
+        pytest.skip("one case in which a thread stays is enough: test_errors.test_task_timeout")
+    with WorkerPool(1, start_method=start_method, keep_alive=True) as pool:
+        pool.apply(tasks.double, 1)
+        with pytest.raises(PoolTimeoutError, match=r"Worker-0 task timed out \(timeout=0.1\)") as caught:
+            pool.map(func, [1], task_timeout=0.1)
+        assert isinstance(caught.value, multiprocessing.TimeoutError)
+        assert isinstance(caught.value, TimeoutError)
+        result = pool.apply_async(func, (1,), task_timeout=0.1)
+        with pytest.raises(TimeoutError, match="task timed out"):
+            result.get(45)
+        assert pool.apply(tasks.double, 4) == 8
+
+
+@pytest.mark.contract("3 stuck in C")
+def test_what_does_not_listen_is_killed_and_replaced(process_method):
+    with WorkerPool(1, start_method=process_method, keep_alive=True) as pool:
+        before = pool.apply(tasks.where_am_i, 1)
+        with pytest.raises(TimeoutError, match="task timed out"):
+            pool.map(stuck, [1], task_timeout=0.05)
+        assert pool.apply(tasks.where_am_i, 1) != before
+        assert pool.stats()[0]["restarts"] >= 1
+
+
+@pytest.mark.contract("3 init_timeout", "3 usable")
+@pytest.mark.leaves_threads
+def test_an_init_that_takes_too_long(start_method):
+    with WorkerPool(2, start_method=start_method) as pool:
+        with pytest.raises(TimeoutError, match=r"Worker-\d worker_init timed out \(timeout=0.1\)"):
+            pool.map(tasks.double, range(4), worker_init=sleep_long, worker_init_timeout=0.1)
+        assert pool.map(tasks.double, [1], worker_init_timeout=20) == [2]
+
+
+@pytest.mark.contract("3 exit_timeout", "3 usable")
+@pytest.mark.leaves_threads
+def test_an_exit_that_takes_too_long(start_method):
+    with WorkerPool(2, start_method=start_method) as pool:
+        with pytest.raises(TimeoutError, match=r"Worker-\d worker_exit timed out \(timeout=0.1\)"):
+            pool.map(tasks.double, range(4), worker_exit=sleep_long, worker_exit_timeout=0.1)
+        assert pool.map(tasks.double, [1]) == [2]
+
+
+@pytest.mark.contract("2 keep_alive")
+def test_other_limits_do_not_restart_kept_workers(process_method):
+    with WorkerPool(2, start_method=process_method, keep_alive=True) as pool:
+        pool.map(tasks.double, range(4), worker_init_timeout=30)
+        pids = [worker["pid"] for worker in pool.stats()]
+        pool.map(tasks.double, range(4), worker_init_timeout=40, worker_exit_timeout=20)
+        assert [worker["pid"] for worker in pool.stats()] == pids
+        pool.map(tasks.double, range(4), worker_exit_timeout=0.1)
+        with pytest.warns(RuntimeWarning, match="worker_exit changed"):
+            pool.map(tasks.double, range(20), chunk_size=1, worker_exit=sleep_long, worker_exit_timeout=0.1)
+        with pytest.raises(TimeoutError, match="worker_exit timed out"):
+            pool.stop_and_join()
+
+
+@pytest.mark.contract("3 task_timeout")
+def test_time_enough(start_method):
+    with WorkerPool(2, start_method=start_method) as pool:
+        assert pool.map(tasks.slowly, [(i, 0.001) for i in range(20)], task_timeout=30) == list(range(20))
+        results = pool.map(tasks.slowly, [(0, 0), (1, 0)], task_timeout=30, on_error="return")
+        assert results == [0, 1]

@@ -2,6 +2,7 @@
  *
  * The command line of fresh processes, both ends of it.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,13 @@ char **tercio__command(char *const *argv, char *argument, char *own, size_t own_
     return command;
 }
 
+/* They had to outlive our own exec. Programs that a task starts have no business with them. */
+static void keep_to_ourselves(const int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        (void)fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+}
+
 int tercio_worker_main(const tercio_host *host, void *user, const char *argument)
 {
     int file, caller, keeper, parent, socket, lasting;
@@ -36,9 +44,13 @@ int tercio_worker_main(const tercio_host *host, void *user, const char *argument
         return TERCIO_EINVAL;
     tercio__fork_watch();
     if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d", &file, &caller, &keeper, &index, &parent,
-               &lasting) == 6)
+               &lasting) == 6) {
+        keep_to_ourselves((const int[]){file, caller, keeper}, 3);
         tercio__worker_process(file, caller, keeper, index, host, user, parent, lasting);
-    if (sscanf(argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", &socket, &parent, &lasting) == 3)
+    }
+    if (sscanf(argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", &socket, &parent, &lasting) == 3) {
+        keep_to_ourselves(&socket, 1);
         tercio__server_live(socket, parent, lasting, host, user);
+    }
     return TERCIO_EINVAL;
 }

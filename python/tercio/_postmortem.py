@@ -56,6 +56,7 @@ def acquire(user: object) -> None:
         _file.oom_kills, _file.suspects, _file.pid = _oom_kills(), 0, os.getpid()
         try:
             _file.fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
+            os.fchmod(_file.fd, 0o600)
         except (AttributeError, OSError):
             _file.fd = -1
 

@@ -58,6 +58,7 @@ int tercio__shm_create(void)
         /* A peer that shrank the file would make our loads of it fatal. A refusal leaves us as well off as without
          * memfd. */
         (void)fcntl(fd, add_seals, seal_shrink);
+        (void)fchmod(fd, 0600); /* the kernel makes them open to all who could reach them */
         return fd;
     }
     if (errno != EPERM && errno != ENOSYS && errno != EACCES)

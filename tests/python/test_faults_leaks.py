@@ -1,0 +1,93 @@
+"""Nothing grows: references and memory over many calls of each kind; what a worker is given is what it needs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+import sys
+
+import faults
+import pytest
+import tasks
+from tercio import WorkerPool
+
+LONG = os.environ.get("TERCIO_LONG") == "1"
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def fails(pool):
+    with pytest.raises(ValueError, match="no good"):
+        pool.map(tasks.fail_at, [(i, 3) for i in range(5)], chunk_size=1)
+
+
+def abandons(pool):
+    results = pool.imap(tasks.double, range(50), chunk_size=5)
+    next(results)
+    results.close()
+
+
+def refuses(pool):
+    with pytest.raises(Exception, match="identity"):
+        pool.map(tasks.identity, [1, lambda: None])
+
+
+CALLS = {
+    "map": lambda pool: pool.map(tasks.double, range(10), chunk_size=2),
+    "imap_unordered": lambda pool: list(pool.imap_unordered(tasks.double, range(10), chunk_size=2)),
+    "apply": lambda pool: pool.apply(tasks.everything, (1, "a"), {"b": 2.5}),
+    "apply_async": lambda pool: [r.get(30) for r in [pool.apply_async(tasks.double, i) for i in range(5)]],
+    "large": lambda pool: pool.map(faults.identity, [(bytes(100_000),)]),
+    "fails": fails,
+    "abandons": abandons,
+    "refuses": refuses,
+}
+
+
+@pytest.mark.parametrize("method", ["fork", "threading"])
+@pytest.mark.timeout(600 if LONG else 60)
+def test_calls_of_each_kind_leave_nothing(method):
+    rounds = 10_000 if LONG else 60
+    with WorkerPool(2, start_method=method, keep_alive=True) as pool:
+        for name, call in CALLS.items():
+            if method == "threading" and call is refuses:
+                continue  # nothing is pickled
+            for _ in range(20):
+                call(pool)
+            gc.collect()
+            blocks, memory = sys.getallocatedblocks(), resident()
+            for _ in range(rounds):
+                call(pool)
+            gc.collect()
+            # Less than a block for every third call: caches may fill, but nothing may stay of each.
+            assert sys.getallocatedblocks() - blocks < max(rounds / 3, 20) + 200, name
+            assert resident() - memory < 8 << 20, name
+
+
+def facts(_):
+    maps = [line.split() for line in open("/proc/self/maps") if "memfd" in line]
+    files = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            files[int(name)] = os.readlink(f"/proc/self/fd/{name}"), os.get_inheritable(int(name))
+        except OSError:
+            continue
+    modes = [stat.S_IMODE(os.stat(fd).st_mode) for fd, (where, _) in files.items() if "memfd" in where]
+    return maps, files, modes
+
+
+def test_what_a_worker_has_open(process_method):
+    with open(os.devnull) as other, WorkerPool(1, start_method=process_method) as pool:
+        ((maps, files, modes),) = pool.map(facts, [1])
+        assert maps and all("x" not in line[1] for line in maps)
+        assert modes and all(mode & 0o077 == 0 for mode in modes)
+        # All but the standard ones are closed in programs that a task starts.
+        ours = {fd: where for fd, (where, inheritable) in files.items() if inheritable and fd > 2}
+        assert not [where for where in ours.values() if "memfd" in where or "eventfd" in where], ours
+        if process_method != "fork":
+            assert other.fileno() not in files or files[other.fileno()][0] != os.devnull
+        assert files[0][0] == os.devnull

@@ -98,7 +98,8 @@ def into(path: Path, data: dict[str, Any]) -> None:
     text = path.read_text()
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
-    body = "\n".join([head(data), summary(data), "", *(case(found) for found in data["cases"])])
+    pictures = [f"![{title}](images/{name}.svg)\n" for name, (title, _, _) in PLOTS.items()]
+    body = "\n".join([head(data), summary(data), "", *pictures, *(case(found) for found in data["cases"])])
     path.write_text(f"{before}{BEGIN}\n\n{body}\n{END}{after}")
 
 

@@ -48,6 +48,11 @@ def slowly(value, seconds=0.05):
     return value
 
 
+def loop_for_ever(_):
+    while True:
+        pass
+
+
 def die(value):
     os.kill(os.getpid(), signal.SIGKILL)
 

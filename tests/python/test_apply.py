@@ -154,6 +154,27 @@ def test_cancel(pool):
     assert not blockers[0].cancel()
 
 
+@pytest.mark.contract("4 cancel")
+def test_cancel_what_runs(start_method):
+    with WorkerPool(1, start_method=start_method) as pool:
+        pool.apply(tasks.double, 1)
+        result = pool.apply_async(tasks.loop_for_ever, (1,))
+        behind = pool.apply_async(tasks.double, 4)
+        assert result.cancel()
+        with pytest.raises(Exception, match="cancel"):
+            result.get(45)
+        assert behind.get(45) == 8
+
+
+@pytest.mark.contract("5 on_error", "4 callbacks")
+def test_a_returned_error_is_a_result(pool):
+    seen, failed = [], []
+    result = pool.apply_async(tasks.fail, 1, on_error="return", callback=seen.append, error_callback=failed.append)
+    assert type(result.get(20)) is ValueError
+    assert result.successful()
+    assert (seen, failed) == ([result.get()], [])
+
+
 @pytest.mark.contract("4 apply")
 def test_a_map_after_apply_keeps_the_workers(pool):
     assert pool.apply(tasks.double, 1) == 2

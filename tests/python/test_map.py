@@ -341,9 +341,9 @@ def test_every_worker_gets_its_first_chunk_before_any_gets_ahead(start_method):
 
 
 @pytest.mark.contract("2 cpu_ids")
-def test_cpu_ids(process_method):
+def test_cpu_ids(start_method):
     cpu = min(os.sched_getaffinity(0))
-    with WorkerPool(2, cpu_ids=[cpu], start_method=process_method) as pool:
+    with WorkerPool(2, cpu_ids=[cpu], start_method=start_method) as pool:
         assert pool.map(tasks.affinity, range(4)) == [{cpu}] * 4
 
 

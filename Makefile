@@ -8,7 +8,7 @@
 #   make format   the same formats, applied
 #   make storm    kills at random moments, the long forms
 #   make soak MINUTES=20   a random mix of everything under random kills
-#   make docs     the documentation's code blocks alone
+#   make docs     the site in build/site, its pictures, and the documentation's code blocks
 #   make clean
 #
 # Each works on a fresh machine. PYTHON=python3.12 VENV=.venv312 builds for another interpreter.
@@ -74,9 +74,11 @@ test-python: build
 	@$(BOUND) $(VENV)/bin/python -m pytest -q
 
 docs:
-	@tools/setup.sh build test
+	@tools/setup.sh build test docs
 	$(call configure,c)
 	@$(MAKE) --no-print-directory build
+	@$(VENV)/bin/python tools/screenshots.py
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 	@$(BOUND) $(VENV)/bin/python -m pytest -q tests/python/test_documentation.py
 
 storm:

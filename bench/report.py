@@ -33,7 +33,7 @@ def head(data: dict[str, Any]) -> str:
         elif "times" in name:
             rows.append([name, f"{value:.2f}"])
         else:
-            rows.append([name, show(value, "µs")])
+            rows.append([name, show(value, "ms" if value >= 1e-3 else "µs")])
     return f"{text}\n\n{_table(['floor of the machine', 'measured'], rows)}\n"
 
 

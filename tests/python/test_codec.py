@@ -219,3 +219,10 @@ def test_through_a_pool(start_method):
             back = pool.map(tasks.identity, wrapped, chunk_size=chunk_size, concatenate_numpy_output=False)
             assert all(map(same, back, VALUES))
         assert all(same(pool.apply(tasks.identity, (value,)), value) for value in VALUES)
+
+
+def test_integers_around_every_power_of_two():
+    for bits in range(130):
+        for value in (2**bits - 1, 2**bits, 2**bits + 1, -(2**bits) - 1, -(2**bits), -(2**bits) + 1):
+            assert same(_core.decode(_core.encode(value)), value)
+            assert same(_core.decode(_core.encode((value, [value]))), (value, [value]))

@@ -188,6 +188,8 @@ typedef struct {
 _Static_assert(sizeof(tercio__slot) == 64, "a slot is a cache line");
 _Static_assert(sizeof(tercio__record) == 32, "records are framed by eights");
 _Static_assert(sizeof(tercio__channel) <= TERCIO__PAGE_BYTES, "the words of a channel fill one page");
+_Static_assert(offsetof(tercio__channel, phase) == 448 && offsetof(tercio__channel, ns_exit) == 520,
+               "python/tercio/_top.py reads them there");
 _Static_assert(sizeof(tercio__page) <= TERCIO__PAGE_BYTES, "the pool's words fill one page");
 
 /* Where things lie in a channel. */

@@ -67,7 +67,7 @@ def nest(value):
 
 if __name__ == "__main__":
     function = globals()[sys.argv[1]]
-    with WorkerPool(2, start_method=sys.argv[3], daemon=function is not nest) as pool:
+    with WorkerPool(2, start_method=sys.argv[3], daemon=function is not nest, enable_insights=True) as pool:
         pool.map(function, range(4 if function is nest else 10), chunk_size=1, progress_bar=True,
                  progress_bar_style="dashboard")
 """
@@ -189,6 +189,7 @@ def test_a_run_is_shown_while_it_runs(page: Any, tmp_path: Path, method: str) ->
         assert page.locator("#throughput path.curve").count() == 1
         tasks = page.locator(".lane").evaluate_all("lanes => lanes.map(l => parseInt(l.children[3].textContent))")
         assert sum(tasks) == 10
+        shows(page, "#detail table", "Arg 0: 5")  # of those that waited longest
         assert program.wait() == ""
 
 
@@ -322,7 +323,7 @@ def test_odd_messages_are_taken_with_care() -> None:
     runs = _runs.Runs()
     run = runs.begin({"total": "many", "function": [1], "caller": {"line": 1e400, "file": 7}, "n_jobs": {}})
     runs.take(run, {"done": float("nan"), "workers": [1, {"state": "x" * 9, "tasks": "y"}], "end": None})
-    runs.take(run, {"workers": [{"longest": [[1, "a"], [3.5, "b"], ["c", 1], 7]}], "end": {"state": "flying"}})
+    runs.take(run, {"workers": [{"longest": [[1, 0, "a"], [3.5, 1, "b"], ["c", 1, 2], 7]}], "end": {"state": "flying"}})
     json.dumps(run.fields, allow_nan=False)
     assert run.fields["slowest"] == [(3.5, "b"), (1.0, "a")]
     assert (run.fields["total"], run.fields["state"], run.fields["done"]) == (None, "done", 0)

@@ -58,8 +58,8 @@ def slowest(workers: list[Any]) -> list[tuple[float, str]]:
     found = []
     for each in workers:
         for entry in (each.get("longest") or ()) if isinstance(each, dict) else ():
-            if isinstance(entry, (list, tuple)) and len(entry) == 2 and number(entry[0]) is not None:
-                found.append((float(entry[0]), text(entry[1], 500)))
+            if isinstance(entry, (list, tuple)) and len(entry) == 3 and number(entry[0]) is not None:
+                found.append((float(entry[0]), text(entry[2], 500)))
     return sorted(found, reverse=True)[:5]
 
 

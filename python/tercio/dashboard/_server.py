@@ -139,17 +139,19 @@ def make_app(token: str, host: str) -> Starlette:
             page = Page(runs)
             runs.pages.add(page)
             ended = asyncio.create_task(over.wait())
+            news: asyncio.Task[dict[str, Any]] | None = None
             try:
                 while not ended.done():
                     news = asyncio.create_task(page.news())
                     await asyncio.wait([news, ended], return_when=asyncio.FIRST_COMPLETED)
                     if not news.done():
-                        news.cancel()
                         break
                     yield f"data: {json.dumps(news.result(), separators=(',', ':'))}\n\n"
                     await asyncio.wait([ended], timeout=PAUSE)
             finally:
                 ended.cancel()
+                if news is not None:
+                    news.cancel()
                 runs.pages.discard(page)
 
         return StreamingResponse(stream(), media_type="text/event-stream")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from tercio.pool import WorkerPool
 
 
+SHORTEST_INTERVAL = 0.02  # seconds
+
+
 class ProgressBar:
     """A bar that is told how much is done so far, and shows on an error what happened.
 
@@ -42,7 +45,8 @@ class ProgressBar:
         func: Any = None,
         name: str = "map",
     ) -> None:
-        self.interval = float(options.get("mininterval", 0.1))
+        # Nobody sees more than so many drawings a second; without a floor the waiting call would never sleep.
+        self.interval = max(float(options.get("mininterval", 0.1)), SHORTEST_INTERVAL)
         # Without a monitor thread nothing corrects a guess of miniters that was too high: look at the clock alone.
         options = {"miniters": 0, **options}
         self._bar = get_tqdm(style)(total=total, leave=True, **options)

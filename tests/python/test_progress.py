@@ -200,7 +200,7 @@ def test_redirected_stderr(name, start_method):
         results = list(
             getattr(pool, name)(
                 tasks.slowly,
-                [(i, 0.02) for i in range(11)],
+                [(i, 0.05) for i in range(11)],
                 chunk_size=1,
                 progress_bar=True,
                 progress_bar_options={"mininterval": 0.0},

@@ -42,24 +42,24 @@ extern "C" {
 /* ---- Errors -------------------------------------------------------------------------------------------------- */
 
 /* X(number, name, text). A call answers 0 (or a count) on success and one of these, negative, on failure. */
-#define TERCIO_ERRORS(X)                                                                                       \
-    X(-1, TERCIO_EINVAL, "an argument is out of range")                                                        \
-    X(-2, TERCIO_ENOMEM, "out of memory")                                                                      \
-    X(-3, TERCIO_ESYSTEM, "a system call failed; errno tells which way")                                       \
-    X(-4, TERCIO_EUNSUPPORTED, "not supported on this platform")                                               \
-    X(-5, TERCIO_EFORKED, "the pool belongs to the process that forked this one")                              \
-    X(-6, TERCIO_ETHREADS, "other threads are running, and fork would copy their locks")                       \
-    X(-7, TERCIO_ESTART, "a worker could not be started")                                                      \
-    X(-8, TERCIO_ETABLE, "the worker's table of tasks differs from the parent's")                              \
-    X(-9, TERCIO_ECLOSED, "the pool was closed")                                                               \
-    X(-10, TERCIO_EBUSY, "the pool is busy with something that excludes this")                                 \
-    X(-11, TERCIO_EAGAIN, "nothing yet")                                                                       \
-    X(-12, TERCIO_EINTERRUPTED, "interrupted by tercio_interrupt or a signal")                                 \
-    X(-13, TERCIO_EFAILED, "the task reported an error")                                                       \
-    X(-14, TERCIO_EDIED, "the worker died while it ran this task")                                             \
-    X(-15, TERCIO_ETIMEDOUT, "the task ran longer than its limit")                                             \
-    X(-16, TERCIO_ECANCELED, "the task was cancelled")                                                         \
-    X(-17, TERCIO_ETOOBIG, "larger than a message can be")                                                     \
+#define TERCIO_ERRORS(X)                                                                 \
+    X(-1, TERCIO_EINVAL, "an argument is out of range")                                  \
+    X(-2, TERCIO_ENOMEM, "out of memory")                                                \
+    X(-3, TERCIO_ESYSTEM, "a system call failed; errno tells which way")                 \
+    X(-4, TERCIO_EUNSUPPORTED, "not supported on this platform")                         \
+    X(-5, TERCIO_EFORKED, "the pool belongs to the process that forked this one")        \
+    X(-6, TERCIO_ETHREADS, "other threads are running, and fork would copy their locks") \
+    X(-7, TERCIO_ESTART, "a worker could not be started")                                \
+    X(-8, TERCIO_ETABLE, "the worker's table of tasks differs from the parent's")        \
+    X(-9, TERCIO_ECLOSED, "the pool was closed")                                         \
+    X(-10, TERCIO_EBUSY, "the pool is busy with something that excludes this")           \
+    X(-11, TERCIO_EAGAIN, "nothing yet")                                                 \
+    X(-12, TERCIO_EINTERRUPTED, "interrupted by tercio_interrupt or a signal")           \
+    X(-13, TERCIO_EFAILED, "the task reported an error")                                 \
+    X(-14, TERCIO_EDIED, "the worker died while it ran this task")                       \
+    X(-15, TERCIO_ETIMEDOUT, "the task ran longer than its limit")                       \
+    X(-16, TERCIO_ECANCELED, "the task was cancelled")                                   \
+    X(-17, TERCIO_ETOOBIG, "larger than a message can be")                               \
     X(-18, TERCIO_EPROTOCOL, "shared memory holds something no worker of ours writes")
 
 enum {
@@ -112,64 +112,64 @@ struct tercio_host;
 
 typedef struct {
     size_t size;
-    const tercio_table *table;   /* the C face; NULL when `host` is given */
-    tercio_method method;        /* TERCIO_DEFAULT: fork on Unix */
-    unsigned n_workers;          /* 0: the CPUs this process may use */
-    char *const *worker_argv;    /* spawn, forkserver: argv of a worker's command, NULL-ended; one argument is added
+    const tercio_table *table; /* the C face; NULL when `host` is given */
+    tercio_method method;      /* TERCIO_DEFAULT: fork on Unix */
+    unsigned n_workers;        /* 0: the CPUs this process may use */
+    char *const *worker_argv;  /* spawn, forkserver: argv of a worker's command, NULL-ended; one argument is added
                                     at its end. NULL: this program's own executable, whose main begins with
                                     tercio_worker_entry */
-    size_t ring_bytes;           /* bytes of each worker's ring, each way; 0: 256 KiB */
-    size_t arena_bytes;          /* most bytes of large payloads that wait unread, each way; 0: 256 MiB */
-    const int *cpu_ids;          /* n_cpu_ids = n_workers: worker i is pinned to CPU cpu_ids[i] */
+    size_t ring_bytes;         /* bytes of each worker's ring, each way; 0: 256 KiB */
+    size_t arena_bytes;        /* most bytes of large payloads that wait unread, each way; 0: 256 MiB */
+    const int *cpu_ids;        /* n_cpu_ids = n_workers: worker i is pinned to CPU cpu_ids[i] */
     size_t n_cpu_ids;
-    double grace;                /* seconds between asking and killing; 0: one second */
+    double grace;                      /* seconds between asking and killing; 0: one second */
     double init_timeout, exit_timeout; /* seconds; 0: none */
-    bool threads_at_fork;        /* fork though other threads run in this process */
+    bool threads_at_fork;              /* fork though other threads run in this process */
     /* hosts only, from here on */
     const struct tercio_host *host;
     void *host_user;             /* handed to every callback that runs in this process */
     const tercio_bytes *prepare; /* n_prepare pieces, copied one behind the other into memory that the workers share;
                                     host->enter gets them as one, writable, its own, for the worker's life */
     size_t n_prepare;
-    tercio_server *server;       /* TERCIO_FORKSERVER: borrowed; NULL: the pool starts one of its own */
-    bool no_group;               /* don't put workers into process groups of their own */
-    bool observe;                /* note how long each item takes, and ask host->describe about the longest */
+    tercio_server *server; /* TERCIO_FORKSERVER: borrowed; NULL: the pool starts one of its own */
+    bool no_group;         /* don't put workers into process groups of their own */
+    bool observe;          /* note how long each item takes, and ask host->describe about the longest */
 } tercio_options;
 
 typedef struct {
     size_t size;
-    size_t chunk;        /* items a message; 0: chosen from n (tercio_map) or 1 */
-    size_t max_active;   /* most items handed out and not yet answered; 0: as many as keep the workers busy */
-    uint64_t total;      /* for progress; 0: unknown */
-    double timeout;      /* seconds for each item; 0: none */
-    unsigned retries;    /* an item whose worker died is tried again so many times */
-    unsigned lifespan;   /* a worker is replaced after the chunk in which it completes so many items; 0: never */
-    bool unordered;      /* tercio_next gives results as they come */
-    bool stop_on_error;  /* the first error ends the run: what is queued is dropped */
+    size_t chunk;       /* items a message; 0: chosen from n (tercio_map) or 1 */
+    size_t max_active;  /* most items handed out and not yet answered; 0: as many as keep the workers busy */
+    uint64_t total;     /* for progress; 0: unknown */
+    double timeout;     /* seconds for each item; 0: none */
+    unsigned retries;   /* an item whose worker died is tried again so many times */
+    unsigned lifespan;  /* a worker is replaced after the chunk in which it completes so many items; 0: never */
+    bool unordered;     /* tercio_next gives results as they come */
+    bool stop_on_error; /* the first error ends the run: what is queued is dropped */
     void (*progress)(void *user, uint64_t done, uint64_t total); /* in the caller's thread, between results */
     void *user;
     /* hosts only, from here on */
-    bool in_turn;        /* message i goes to worker i mod n_workers, and nothing is taken back */
-    bool notify;         /* call host->notify when there is a result and nobody waits for it */
-    bool low_water;      /* the caller wants everything: wake it when a queue has half drained, not at each result */
+    bool in_turn;   /* message i goes to worker i mod n_workers, and nothing is taken back */
+    bool notify;    /* call host->notify when there is a result and nobody waits for it */
+    bool low_water; /* the caller wants everything: wake it when a queue has half drained, not at each result */
 } tercio_map_options;
 
 typedef struct {
     size_t size;
-    uint64_t index;      /* of the item, from 0 */
-    int status;          /* 0, or TERCIO_EFAILED, EDIED, ETIMEDOUT, ECANCELED, ... */
-    int code;            /* the task's own code, or the exit code of a worker that died; -1: unknown */
-    int signal;          /* that killed the worker; 0: none, or unknown */
-    bool out_of_memory;  /* the kernel's counters say that the worker was killed for memory */
-    unsigned worker;     /* index of the worker, from 0 */
-    unsigned attempts;   /* times that the item was handed to a worker */
-    uint64_t peak_rss;   /* bytes; of a worker that died; 0: unknown */
-    char message[256];   /* for people; empty on success */
-    tercio_bytes out;    /* valid until tercio_release */
+    uint64_t index;     /* of the item, from 0 */
+    int status;         /* 0, or TERCIO_EFAILED, EDIED, ETIMEDOUT, ECANCELED, ... */
+    int code;           /* the task's own code, or the exit code of a worker that died; -1: unknown */
+    int signal;         /* that killed the worker; 0: none, or unknown */
+    bool out_of_memory; /* the kernel's counters say that the worker was killed for memory */
+    unsigned worker;    /* index of the worker, from 0 */
+    unsigned attempts;  /* times that the item was handed to a worker */
+    uint64_t peak_rss;  /* bytes; of a worker that died; 0: unknown */
+    char message[256];  /* for people; empty on success */
+    tercio_bytes out;   /* valid until tercio_release */
     /* hosts only, from here on */
-    int kind;            /* TERCIO_KIND_... */
-    int pid;             /* of the worker that died; else 0 */
-    uint64_t cookie;     /* of the message */
+    int kind;                          /* TERCIO_KIND_... */
+    int pid;                           /* of the worker that died; else 0 */
+    uint64_t cookie;                   /* of the message */
     const struct tercio_block *blocks; /* large parts of the answer; see tercio_take */
     size_t n_blocks;
     void *internal;
@@ -179,9 +179,9 @@ typedef struct {
     size_t size;
     uint64_t tasks, restarts;
     double start, init, wait, work, exit; /* seconds, over all that were this worker */
-    int pid;              /* 0: a thread, or not running */
-    int state;            /* TERCIO_STATE_... */
-    uint64_t running;     /* index of the item that runs, if state is TERCIO_STATE_WORK */
+    int pid;                              /* 0: a thread, or not running */
+    int state;                            /* TERCIO_STATE_... */
+    uint64_t running;                     /* index of the item that runs, if state is TERCIO_STATE_WORK */
 } tercio_stats;
 
 enum { TERCIO_LONGEST = 5, TERCIO_LONGEST_TEXT = 256 };
@@ -189,14 +189,21 @@ enum { TERCIO_LONGEST = 5, TERCIO_LONGEST_TEXT = 256 };
 /* An item that took long. */
 typedef struct {
     size_t size;
-    uint64_t index;      /* within its run */
+    uint64_t index; /* within its run */
     double seconds;
     char text[TERCIO_LONGEST_TEXT]; /* what host->describe wrote, ended by a 0; UTF-8 that may be cut or mixed up,
                                        since nothing is locked for it */
 } tercio_longest;
 
-enum { TERCIO_STATE_NONE, TERCIO_STATE_START, TERCIO_STATE_INIT, TERCIO_STATE_WAIT, TERCIO_STATE_WORK,
-       TERCIO_STATE_EXIT, TERCIO_STATE_DEAD };
+enum {
+    TERCIO_STATE_NONE,
+    TERCIO_STATE_START,
+    TERCIO_STATE_INIT,
+    TERCIO_STATE_WAIT,
+    TERCIO_STATE_WORK,
+    TERCIO_STATE_EXIT,
+    TERCIO_STATE_DEAD
+};
 
 /* ---- The C face ---------------------------------------------------------------------------------------------- */
 
@@ -241,7 +248,8 @@ TERCIO_API int tercio_stream(tercio_pool *, unsigned task, int (*next)(void *use
                              const tercio_map_options *, tercio_run **run);
 
 /* Starts a run of one item. Never blocks: what no worker can take yet waits in the pool. The bytes are copied. */
-TERCIO_API int tercio_submit(tercio_pool *, unsigned task, tercio_bytes input, const tercio_map_options *, tercio_run **run);
+TERCIO_API int tercio_submit(tercio_pool *, unsigned task, tercio_bytes input, const tercio_map_options *,
+                             tercio_run **run);
 
 /* The next result of a run. timeout in seconds: 0 looks only, below 0 waits for ever.
  * Caller: one thread at a time for a run. Blocks: up to timeout.
@@ -281,7 +289,8 @@ TERCIO_API void tercio_interrupt(tercio_pool *);
 /* Waits for all work, then ends the workers; `on_exit` gets what each exit function left (kind TERCIO_KIND_EXIT).
  * timeout in seconds; 0 or below: none. The pool takes no more work afterwards.
  * Returns: 0; TERCIO_ETIMEDOUT (the rest is killed); TERCIO_EINTERRUPTED, _EFORKED, _ECLOSED. */
-TERCIO_API int tercio_finish(tercio_pool *, double timeout, void (*on_exit)(void *user, const tercio_result *), void *user);
+TERCIO_API int tercio_finish(tercio_pool *, double timeout, void (*on_exit)(void *user, const tercio_result *),
+                             void *user);
 
 /* Ends the workers, soft first, hard after the grace, and frees the pool. Runs that are still open become inert:
  * only tercio_run_close may be called on them. NULL is allowed. In a forked child it only frees memory.
@@ -290,22 +299,22 @@ TERCIO_API void tercio_close(tercio_pool *);
 
 /* -- inside a task, init or exit: only on the call that was handed in, only by the thread that got it -- */
 
-TERCIO_API void *tercio_state(tercio_call *);                  /* what init left in *state */
-TERCIO_API unsigned tercio_worker_id(tercio_call *);           /* 0 ... n_workers - 1 */
+TERCIO_API void *tercio_state(tercio_call *);                             /* what init left in *state */
+TERCIO_API unsigned tercio_worker_id(tercio_call *);                      /* 0 ... n_workers - 1 */
 TERCIO_API void *tercio_shared(tercio_call *, uint32_t id, size_t *size); /* of tercio_share; NULL: no such id */
-TERCIO_API void *tercio_reply(tercio_call *, size_t size);     /* room for the answer, valid until the task returns; NULL:
+TERCIO_API void *tercio_reply(tercio_call *, size_t size); /* room for the answer, valid until the task returns; NULL:
                                                                   no memory, or the task's answer is `out` */
 /* Leaves a message (cut at 255 bytes) for the parent and returns `code`, so that a task may end with it. */
 TERCIO_API int tercio_fail(tercio_call *, int code, const char *format, ...) TERCIO_PRINTF(3, 4);
-TERCIO_API bool tercio_stopping(tercio_call *);                /* the task was cancelled, or the pool ends: return soon */
+TERCIO_API bool tercio_stopping(tercio_call *); /* the task was cancelled, or the pool ends: return soon */
 
 /* ---- The host face ------------------------------------------------------------------------------------------- */
 
 enum {
-    TERCIO_KIND_RESULT,      /* of an item */
-    TERCIO_KIND_START,       /* a worker could not start: `out` is what host->enter left */
-    TERCIO_KIND_INIT,        /* host->init failed: `out` is what it left */
-    TERCIO_KIND_EXIT,        /* what host->exit left */
+    TERCIO_KIND_RESULT, /* of an item */
+    TERCIO_KIND_START,  /* a worker could not start: `out` is what host->enter left */
+    TERCIO_KIND_INIT,   /* host->init failed: `out` is what it left */
+    TERCIO_KIND_EXIT,   /* what host->exit left */
 };
 
 /* A message: parts[0] is copied into the ring, every other part becomes a block of its own in shared memory, where
@@ -313,29 +322,29 @@ enum {
  * asked to skip the first ones (they were done before). */
 typedef struct {
     size_t size;
-    uint64_t index;          /* of its first item, within the run */
-    uint32_t n_items;        /* at least 1 */
-    uint64_t cookie;         /* comes back in each of its results */
+    uint64_t index;   /* of its first item, within the run */
+    uint32_t n_items; /* at least 1 */
+    uint64_t cookie;  /* comes back in each of its results */
     const tercio_bytes *parts;
-    size_t n_parts;          /* at least 1 */
+    size_t n_parts; /* at least 1 */
 } tercio_message;
 
 /* A large part where it was received. */
 typedef struct tercio_block {
-    uint64_t offset;         /* names it in the pool's shared memory */
-    uint64_t size;           /* bytes of data */
+    uint64_t offset; /* names it in the pool's shared memory */
+    uint64_t size;   /* bytes of data */
 } tercio_block;
 
 /* What a worker was handed. */
 typedef struct {
     size_t size;
-    uint64_t index;          /* of the first item of the message */
-    uint32_t n_items;        /* of the whole message */
-    uint32_t skip;           /* the first so many are done already */
-    tercio_bytes message;    /* parts[0] */
+    uint64_t index;             /* of the first item of the message */
+    uint32_t n_items;           /* of the whole message */
+    uint32_t skip;              /* the first so many are done already */
+    tercio_bytes message;       /* parts[0] */
     const tercio_block *blocks; /* the other parts, in order */
     size_t n_blocks;
-    void *context;           /* what host->open_context left for the run */
+    void *context; /* what host->open_context left for the run */
 } tercio_chunk;
 
 /* A block that is held in memory: writable, seen by this process alone. */
@@ -352,11 +361,11 @@ typedef struct tercio_host {
     size_t size;
 
     /* In the parent. */
-    void (*before_fork)(void *user);                  /* in the thread that forks; may be the supervisor's */
-    void (*after_fork)(void *user, bool in_child);    /* same thread; in the child first of all */
-    void (*notify)(void *user, tercio_run *);         /* supervisor's thread: a run with options.notify has results */
+    void (*before_fork)(void *user);               /* in the thread that forks; may be the supervisor's */
+    void (*after_fork)(void *user, bool in_child); /* same thread; in the child first of all */
+    void (*notify)(void *user, tercio_run *);      /* supervisor's thread: a run with options.notify has results */
     void (*drop)(void *user, tercio_bytes message, uint32_t n_items, uint32_t skip, bool is_answer);
-                                                      /* threading only: parts[0] of a message or an answer that
+    /* threading only: parts[0] of a message or an answer that
                                                          nobody will read (it may hold references) */
 
     /* In the worker; its thread is the process's main thread, or the worker's own under threading. */
@@ -365,13 +374,13 @@ typedef struct tercio_host {
     int (*open_context)(void *user, tercio_call *, const tercio_chunk *context, void **state); /* 0; else the chunk's
                                                          items all fail with what was left with tercio_leave */
     void (*close_context)(void *user, tercio_call *, void *state);
-    int (*init)(void *user, tercio_call *, void *context);  /* before the first chunk; else 0 as enter: kind INIT */
+    int (*init)(void *user, tercio_call *, void *context); /* before the first chunk; else 0 as enter: kind INIT */
     int (*run)(void *user, tercio_call *, const tercio_chunk *); /* tercio_commit for each item from skip on; 0 */
-    void (*exit)(void *user, tercio_call *, void *context); /* tercio_leave what the parent shall get: kind EXIT */
-    void (*leave)(void *user, tercio_call *);         /* last of all; the process ends after it */
-    void (*pause)(void *user, tercio_call *);         /* the thread is about to wait: let other threads run */
+    void (*exit)(void *user, tercio_call *, void *context);      /* tercio_leave what the parent shall get: kind EXIT */
+    void (*leave)(void *user, tercio_call *);                    /* last of all; the process ends after it */
+    void (*pause)(void *user, tercio_call *); /* the thread is about to wait: let other threads run */
     void (*resume)(void *user, tercio_call *);
-    void (*signals)(void *user, tercio_call *);       /* a signal came while it waited */
+    void (*signals)(void *user, tercio_call *);                             /* a signal came while it waited */
     size_t (*describe)(void *user, tercio_call *, char *text, size_t room); /* within tercio_commit: the item is among
                                                          the worker's longest; write at most room bytes for people
                                                          to read, and return how many */
@@ -379,8 +388,8 @@ typedef struct tercio_host {
 
 /* Opens a run. `context` is sent to each worker once, when it meets the run's first message; same layout as a
  * message's parts. Returns: 0 or an error. */
-TERCIO_API int tercio_run_open(tercio_pool *, const tercio_bytes *context, size_t n_context,
-                               const tercio_map_options *, tercio_run **run);
+TERCIO_API int tercio_run_open(tercio_pool *, const tercio_bytes *context, size_t n_context, const tercio_map_options *,
+                               tercio_run **run);
 
 /* Hands in a message. With `wait_in_pool` it is always taken (what no worker can take yet is copied and waits);
  * without, it is refused when no worker has room. Never blocks. Caller: as tercio_next, or any thread with
@@ -423,11 +432,11 @@ TERCIO_API int tercio_commit(tercio_call *, int status, int code, const tercio_b
 /* Leaves bytes for the parent from enter, open_context, init or exit. Copied. Returns: 0 or TERCIO_ENOMEM. */
 TERCIO_API int tercio_leave(tercio_call *, int status, const tercio_bytes *parts, size_t n_parts);
 
-TERCIO_API uint64_t tercio_call_index(tercio_call *);   /* of the item that runs */
+TERCIO_API uint64_t tercio_call_index(tercio_call *); /* of the item that runs */
 TERCIO_API tercio_method tercio_call_method(tercio_call *);
-TERCIO_API void **tercio_call_user(tercio_call *);      /* a pointer of the host's own, NULL at first */
-TERCIO_API bool tercio_call_stray(tercio_call *);       /* this process is a fork that a task made: not the worker */
-TERCIO_API void tercio_call_wake(tercio_call *);        /* from a signal handler: look up from waiting */
+TERCIO_API void **tercio_call_user(tercio_call *); /* a pointer of the host's own, NULL at first */
+TERCIO_API bool tercio_call_stray(tercio_call *);  /* this process is a fork that a task made: not the worker */
+TERCIO_API void tercio_call_wake(tercio_call *);   /* from a signal handler: look up from waiting */
 
 /* A fresh process that was started as a worker or server: `argument` is the one that was added to worker_argv.
  * Returns only if `argument` is not one of ours: TERCIO_EINVAL. */

@@ -40,8 +40,8 @@ void tercio__word_wake(_Atomic uint32_t *word); /* all who sleep on it; async-si
 
 /* ---- A bell that a descriptor can stand for -------------------------------------------------------------------- */
 
-int tercio__bell_create(void);         /* close-on-exec, non-blocking. Returns: descriptor */
-void tercio__bell_ring(int fd);        /* async-signal-safe; errno is kept */
+int tercio__bell_create(void);  /* close-on-exec, non-blocking. Returns: descriptor */
+void tercio__bell_ring(int fd); /* async-signal-safe; errno is kept */
 void tercio__bell_clear(int fd);
 /* Waits until one of the n descriptors (those below 0 are skipped) is readable, with `sigmask` (may be NULL)
  * installed meanwhile, atomically. deadline as above. Returns: 1; 0 at the deadline; TERCIO_EINTERRUPTED. */
@@ -49,16 +49,16 @@ int tercio__bells_wait(const int *fds, size_t n, uint64_t deadline, const sigset
 
 /* ---- Time ------------------------------------------------------------------------------------------------------ */
 
-uint64_t tercio__now(void);                  /* nanoseconds, monotonic */
-uint64_t tercio__deadline(double seconds);   /* now + seconds; below 0 or huge: 0, for ever */
-void tercio__yield(void);                    /* let another thread run on this CPU */
+uint64_t tercio__now(void);                /* nanoseconds, monotonic */
+uint64_t tercio__deadline(double seconds); /* now + seconds; below 0 or huge: 0, for ever */
+void tercio__yield(void);                  /* let another thread run on this CPU */
 
 /* ---- Processes ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    int code;             /* exit code; -1: killed, or unknown */
-    int signal;           /* that killed it; 0: none, or unknown */
-    uint64_t peak_rss;    /* bytes; 0: unknown */
+    int code;          /* exit code; -1: killed, or unknown */
+    int signal;        /* that killed it; 0: none, or unknown */
+    uint64_t peak_rss; /* bytes; 0: unknown */
 } tercio__exit;
 
 /* A handle on a child of this process, which stays valid (readable at death) whoever reaps it. Returns: descriptor. */
@@ -105,7 +105,7 @@ int tercio__send(int fd, const void *data, size_t size, const int *fds, size_t n
 int tercio__receive(int fd, void *data, size_t size, int *fds, size_t *n_fds, bool block);
 
 /* Waits on many descriptors: the supervisor's set. */
-int tercio__set_create(void);                                    /* descriptor */
+int tercio__set_create(void); /* descriptor */
 int tercio__set_add(int set, int fd, uint64_t token);
 void tercio__set_remove(int set, int fd);
 /* Returns: number of tokens; 0 at the deadline. */

@@ -10,7 +10,7 @@
 
 /* What start made; start_worker writes it down under the lock. */
 typedef struct {
-    int pid, handle;            /* 0, -1: a thread */
+    int pid, handle; /* 0, -1: a thread */
     pthread_t thread;
     bool thread_runs;
     void *data;

@@ -7,7 +7,7 @@ checks, texts, bars) is in Python around it. Nothing here checks more than it ne
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar, final
 
-R = TypeVar("R")
+_R = TypeVar("_R")
 
 METHODS: Final[tuple[str, ...]]
 ENGINE_VERSION: Final[int]
@@ -44,6 +44,7 @@ class Call:
 @final
 class Server:
     """A forkserver process (tercio_server_open). Pools borrow it."""
+
     def __init__(self, argv: Sequence[str]) -> None: ...
     pid: int
     def close(self) -> None: ...
@@ -52,11 +53,13 @@ class Server:
 class Pool:
     """A set of live workers, started by the constructor. Everything a worker gets besides calls is fixed here.
 
-    The worker side, for a process: `tercio._worker.enter(worker_id, n_workers, daemon, method, parent_pid, parts)` is called
-    once before anything else (`parts`: None when forked, else what `preparation` held, as memoryviews that may be kept)
+    The worker side, for a process: `tercio._worker.enter(worker_id, n_workers, daemon, method, parent_pid, parts)` is
+    called once before anything else (`parts`: None when forked, else what `preparation` held, as memoryviews that may
+    be kept)
     and returns the shared objects (None under fork, where they are inherited); `tercio._worker.leave()` last of all.
     Under threading neither is called.
     """
+
     def __init__(
         self,
         n_workers: int,
@@ -111,46 +114,56 @@ class Pool:
     def wait_idle(self) -> None:
         """Wait until all applied tasks are done and their callbacks have run."""
     def finish(self) -> list[Any]:
-        """Wait for all work, run the exit functions, end the workers; return what the exit functions returned,
-        in the order in which workers ended. Raises what an exit function raised. The pool is dead afterwards."""
+        """Wait for all work, run the exit functions, end the workers; return what the exit functions returned.
+
+        They come in the order in which workers ended. Raises what an exit function raised. The pool is dead afterwards.
+        """
     def set_timeouts(self, init_timeout: float, exit_timeout: float, /) -> None:
         """New limits for init and exit functions, in seconds; 0: none. Workers that run keep running."""
     def left_behind(self) -> int:
         """Threads that a pool that is gone could not end."""
     def terminate(self) -> None:
-        """End the workers, soft first, hard after the grace. Never raises. The pool is dead afterwards; AsyncResults
-        that are not ready raise RuntimeError('Pool was terminated'), maps that run raise it at their next result
-        once what had arrived is handed out."""
+        """End the workers, soft first, hard after the grace. Never raises.
+
+        The pool is dead afterwards; AsyncResults that are not ready raise RuntimeError('Pool was terminated'), maps
+        that run raise it at their next result
+        once what had arrived is handed out.
+        """
     def alive(self) -> bool:
         """Neither finished nor terminated, of this process, and no failure of the pool itself."""
     def exit_results(self) -> list[Any]:
         """What exit functions of workers that were replaced returned so far, and after finish() all."""
     def pids(self) -> list[int]: ...
     def stats(self) -> list[dict[str, Any]]:
-        """A dict a worker: worker, pid, state, tasks, restarts, start, init, wait, work, exit (seconds);
-        with observe also longest: (seconds, index, arguments' text), the longest first."""
+        """A dict a worker: worker, pid, state, tasks, restarts, start, init, wait, work, exit (seconds).
+
+        With observe also longest: (seconds, index, arguments' text), the longest first.
+        """
 
 @final
 class MapRun:
     """The results of one map, as an iterator; `close` stops its work at once. Dropping it closes it."""
+
     def __iter__(self) -> MapRun: ...
     def __next__(self) -> Any: ...
     def collect(self, progress: Callable[[int], Any] | None = None, interval: float = 0.1) -> list[Any]:
-        """All results in the order of the items (or as they came, when not ordered). `progress(done)` is called about every `interval` seconds while
-        there is news, and once at the end."""
+        """All results in the order of the items, or as they came when not ordered.
+
+        `progress(done)` is called about every `interval` seconds while there is news, and once at the end.
+        """
     def close(self) -> None: ...
     done: int  # tasks finished so far (committed by the workers), chunks not waited for
     taken: int  # items taken from the iterator
     finished: bool
 
 @final
-class AsyncResult(Generic[R]):
+class AsyncResult(Generic[_R]):
     def ready(self) -> bool: ...
     def successful(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> None: ...
-    def get(self, timeout: float | None = None) -> R: ...
+    def get(self, timeout: float | None = None) -> _R: ...
     def cancel(self) -> bool: ...
-    def __await__(self) -> Generator[Any, None, R]: ...
+    def __await__(self) -> Generator[Any, None, _R]: ...
 
 def worker_main(argument: str) -> None:
     """tercio_worker_main: does the work of a worker or server and ends the process."""

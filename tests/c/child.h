@@ -23,12 +23,12 @@
 #endif
 
 /* In a child the framework's own checks would return into the framework of the parent. */
-#define CHECK(condition)                                                                                       \
-    do {                                                                                                       \
-        if (!(condition)) {                                                                                    \
-            fprintf(stderr, "%s:%d: in a child: %s\n", __FILE__, __LINE__, #condition);                        \
-            _exit(1);                                                                                          \
-        }                                                                                                      \
+#define CHECK(condition)                                                                \
+    do {                                                                                \
+        if (!(condition)) {                                                             \
+            fprintf(stderr, "%s:%d: in a child: %s\n", __FILE__, __LINE__, #condition); \
+            _exit(1);                                                                   \
+        }                                                                               \
     } while (0)
 
 static inline int wait_status(pid_t pid)

@@ -240,10 +240,17 @@ static void test_hostile_descriptors(void **state)
     make(&bed, false);
     assert_int_equal(put(&bed, 1, 5000, TERCIO__BLOCK_LENT, &good), 0);
     const tercio_block bad[] = {
-        {good.offset + 1, 10},      {good.offset + page, 10}, {good.offset + 1000 * MIB, 10},
-        {good.offset, 5001},        {good.offset, 1u << 30},  {good.offset, UINT64_MAX},
-        {good.offset, UINT64_MAX - 64}, {UINT64_MAX - page + 1, 10}, {UINT64_MAX, UINT64_MAX},
-        {(uint64_t)INT64_MAX + 1, 10}, {0, 10},
+        {good.offset + 1, 10},
+        {good.offset + page, 10},
+        {good.offset + 1000 * MIB, 10},
+        {good.offset, 5001},
+        {good.offset, 1u << 30},
+        {good.offset, UINT64_MAX},
+        {good.offset, UINT64_MAX - 64},
+        {UINT64_MAX - page + 1, 10},
+        {UINT64_MAX, UINT64_MAX},
+        {(uint64_t)INT64_MAX + 1, 10},
+        {0, 10},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_equal(tercio__view_open(bed.file, &bad[i], &view), TERCIO_EPROTOCOL);

@@ -497,8 +497,8 @@ static void test_own_executable(void **state)
 /* ---- The parent's death ---------------------------------------------------------------------------------------- */
 
 struct scene {
-    int talk[2];   /* [0]: the test's, [1]: the grandchild's */
-    int ready[2];  /* the grandchild's word to the thread that made it */
+    int talk[2];  /* [0]: the test's, [1]: the grandchild's */
+    int ready[2]; /* the grandchild's word to the thread that made it */
     int parent;
 };
 

@@ -100,12 +100,14 @@ class Mapping:
         if self.bar is not None:
             assert self.run is not None
             self.bar.update(self.run.done)
-            self.bar.close()
-            self.bar = None
+            self.bar.complete()
         if self.run is not None and not self.pool.pool_params.keep_alive and session.applied is None:
             session.finish()
             self.pool._forget_if_gone()
         self.release()
+        if self.bar is not None:
+            bar, self.bar = self.bar, None
+            bar.close()
 
     def fail(self, error: BaseException) -> None:
         session = self.pool._session

@@ -49,7 +49,7 @@ class ProgressBar:
         self.interval = max(float(options.get("mininterval", 0.1)), SHORTEST_INTERVAL)
         # Without a monitor thread nothing corrects a guess of miniters that was too high: look at the clock alone.
         options = {"miniters": 0, **options}
-        self._bar = get_tqdm(style)(total=total, leave=True, **options)
+        self._bar: Any = get_tqdm(style)(total=total, leave=True, **options)
         self._done = 0
         self._report: Report | None = None
         if pool is not None and os.environ.get("TERCIO_DASHBOARD"):
@@ -59,19 +59,27 @@ class ProgressBar:
 
     def update(self, done: int) -> None:
         """Show that `done` tasks are finished."""
-        if done > self._done:
+        if done > self._done and self._bar is not None:
             self._bar.update(done - self._done)
             self._done = done
         if self._report is not None:
             self._report.update(done)
 
+    def complete(self) -> None:
+        """Draw for the last time, and give the terminal back; the dashboard hears of the end by `close`."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
     def close(self, error: BaseException | None = None) -> None:
-        """Draw for the last time, with what went wrong, and give the terminal back."""
+        """End the bar, with what went wrong. What workers counted is whole only when they are gone."""
+        bar, self._bar = self._bar, None
         try:
-            if error is not None and not isinstance(error, GeneratorExit):
-                what = "failed" if isinstance(error, (Exception, SystemExit)) else "interrupted"
-                self._bar.set_postfix_str(f"{what}: {type(error).__name__}", refresh=False)
-            self._bar.close()
+            if bar is not None:
+                if error is not None and not isinstance(error, GeneratorExit):
+                    what = "failed" if isinstance(error, (Exception, SystemExit)) else "interrupted"
+                    bar.set_postfix_str(f"{what}: {type(error).__name__}", refresh=False)
+                bar.close()
         finally:
             report, self._report = self._report, None
             if report is not None:

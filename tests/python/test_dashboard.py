@@ -184,7 +184,7 @@ def test_a_run_is_shown_while_it_runs(page: Any, tmp_path: Path, method: str) ->
         shows(page, "#detail dl .signature", "pool.map(function")
         program.open(5)
         shows(page, "#detail .big", "10 / 10")
-        shows(page, "#detail .big", "done")
+        page.locator("#detail.done").wait_for()
         shows(page, "#history .run.done", "gated")
         assert page.locator("#throughput path.curve").count() == 1
         tasks = page.locator(".lane").evaluate_all("lanes => lanes.map(l => parseInt(l.children[3].textContent))")

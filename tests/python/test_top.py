@@ -22,24 +22,25 @@ if TYPE_CHECKING:
 BOUND = 50  # seconds, against a hang
 
 PROGRAM = """
-import sys
+import os, sys
 from tercio import WorkerPool
 
 def wait(value):
-    if value >= 6:
-        print("waits", flush=True)
-        with open(sys.argv[1], "rb", buffering=0) as gate:
-            gate.read(1)
+    os.write(1, b".")
+    with open(sys.argv[1], "rb", buffering=0) as gate:
+        gate.read(1)
 
 if __name__ == "__main__":
-    with WorkerPool(3, start_method=sys.argv[2]) as pool:
-        pool.map(wait, range(8), chunk_size=1)
+    # Who has begun a second task has counted its first ones.
+    with WorkerPool(3, start_method=sys.argv[2], keep_alive=True) as pool:
+        pool.map(abs, range(6), chunk_size=1)
+        pool.map(wait, range(3), chunk_size=1)
 """
 
 
 @pytest.fixture
 def program(tmp_path: Path, process_method: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of three workers, of which two hang in a task, and six tasks are done."""
+    """A program whose three workers hang in a task each, and have done six before."""
     script, gate = tmp_path / "program.py", tmp_path / "gate"
     script.write_text(PROGRAM, "utf-8")
     os.mkfifo(gate)
@@ -47,8 +48,7 @@ def program(tmp_path: Path, process_method: str) -> Iterator[subprocess.Popen[by
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            for _ in range(2):
-                assert process.stdout.readline() == b"waits\n"
+            assert process.stdout.read(3) == b"..."
             yield process
         finally:
             process.kill()
@@ -61,12 +61,12 @@ def test_a_process_that_hangs_is_seen(program: subprocess.Popen[bytes], process_
     done = subprocess.run([*command, "--once", "--json"], capture_output=True, timeout=BOUND, check=True)
     (pool,) = json.loads(done.stdout)
     states = [worker["state"] for worker in pool["workers"]]
-    assert (pool["pid"], pool["method"], states.count("work")) == (program.pid, process_method, 2)
+    assert (pool["pid"], pool["method"], states.count("work")) == (program.pid, process_method, 3)
     assert sum(worker["tasks"] for worker in pool["workers"]) == 6
     assert all(worker["running"] >= 0 for worker in pool["workers"] if worker["state"] == "work")
     assert all(worker["start"] > 0 for worker in pool["workers"])
     done = subprocess.run([*command, "--once"], capture_output=True, timeout=BOUND, check=True)
-    assert f"{process_method}: 2 of 3 busy, 6 tasks" in done.stdout.decode()
+    assert f"{process_method}: 3 of 3 busy, 6 tasks" in done.stdout.decode()
 
 
 def test_live_on_a_terminal(program: subprocess.Popen[bytes], process_method: str) -> None:
@@ -78,9 +78,9 @@ def test_live_on_a_terminal(program: subprocess.Popen[bytes], process_method: st
         env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "20"}
         os.execve(sys.executable, [sys.executable, "-m", "tercio._cli", "top", str(program.pid), "-n", "0.05"], env)
     try:
-        seen = read_until(terminal, b"2 of 3 busy")
+        seen = read_until(terminal, b"3 of 3 busy")
         assert b"\x1b[?1049h" in seen
-        read_until(terminal, b"2 of 3 busy")  # drawn again
+        read_until(terminal, b"3 of 3 busy")  # drawn again
         os.write(terminal, b"\x03")
         assert b"\x1b[?1049l" in read_until(terminal, None)
         _, status = os.waitpid(child, 0)

@@ -424,8 +424,13 @@ void async_notify(PoolObject *pool)
     for (apply_run *at = pool->applies; at != NULL && !pool->closing; at = at->next) {
         if (at->pumper != 0) {
             /* In the engine it finds them itself. In a callback it may stay for long: it completes them later. */
-            if (!at->in_wait && gather(pool, at) < 0)
-                fail_pending(pool, at);
+            if (!at->in_wait) {
+                if (gather(pool, at) < 0)
+                    fail_pending(pool, at);
+                /* Reading an answer runs Python code: the pumper may have looked meanwhile, and gone to sleep. */
+                if (at->done != NULL && at->in_wait)
+                    pool_kick(pool);
+            }
             continue;
         }
         at->pumper = pool->keeper;

@@ -99,14 +99,16 @@ def test_out_of_memory_is_the_kernels_word(monkeypatch, before, after, verdicts)
     counts = iter([before, after, after])
     monkeypatch.setattr(_postmortem, "_oom_kills", lambda: next(counts))
     monkeypatch.setattr(_postmortem, "_file", _postmortem._File())
-    _postmortem.acquire()
+    monkeypatch.setattr(_postmortem, "_users", {})
+    user = _postmortem._File()
+    _postmortem.acquire(user)
     try:
         assert [_postmortem.out_of_memory(signal.SIGKILL, None) for _ in verdicts] == verdicts
         assert _postmortem.out_of_memory(signal.SIGSEGV, None) is False
         assert _postmortem.out_of_memory(None, 3) is False
         assert _postmortem.out_of_memory(None, None) is None
     finally:
-        _postmortem.release()
+        _postmortem.release(user)
 
 
 # ---- Retries -----------------------------------------------------------------------------------------------------

@@ -300,6 +300,7 @@ static int host_run(void *user, tercio_call *call, const tercio_chunk *chunk)
     cursor.end = cursor.at + chunk->message.size;
     buffers b = buffers_of_chunk(w->st, call, chunk);
     int done = 0;
+    w->interrupted = false; /* of this message's items; what came before it is over */
     w->now = c;
     w->answer.serializer = c->serializer;
     for (uint32_t i = 0; i < chunk->n_items && done == 0; i++) {

@@ -311,10 +311,14 @@ static int wait_for_pumper(apply_run *at, AsyncObject *a, double timeout)
         }
         struct pollfd fd = {.fd = ends[0], .events = POLLIN};
         int n;
-        Py_BEGIN_ALLOW_THREADS n = ppoll(&fd, 1, timeout >= 0 ? &time : NULL, &before);
+        Py_BEGIN_ALLOW_THREADS
+        n = ppoll(&fd, 1, timeout >= 0 ? &time : NULL, &before);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
-        Py_END_ALLOW_THREADS if (n == 0) result = TERCIO_EAGAIN;
-        else if (n < 0 && PyErr_CheckSignals() < 0) result = WAIT_RAISED;
+        Py_END_ALLOW_THREADS
+        if (n == 0)
+            result = TERCIO_EAGAIN;
+        else if (n < 0 && PyErr_CheckSignals() < 0)
+            result = WAIT_RAISED;
     }
     waiter **from = &at->waiters;
     while (*from != &w)
@@ -377,7 +381,8 @@ static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double time
                     error_raise(pool->env.st, pool, result);
                     fail_pending(pool, at);
                 } else if (at->run != NULL) { /* terminate has the floor; it fails what is left */
-                    Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS
+                    Py_BEGIN_ALLOW_THREADS
+                    Py_END_ALLOW_THREADS
                 }
                 result = 0;
             }

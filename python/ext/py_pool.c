@@ -226,7 +226,8 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
     if (self->method == TERCIO_FORK) { /* the hooks around the fork are this thread's, with the GIL */
         error = tercio_open(&self->engine, &options);
     } else {
-        Py_BEGIN_ALLOW_THREADS error = tercio_open(&self->engine, &options);
+        Py_BEGIN_ALLOW_THREADS
+        error = tercio_open(&self->engine, &options);
         Py_END_ALLOW_THREADS
     }
     self->opened = true;
@@ -681,16 +682,15 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (self != NULL) {
         int error;
         self->pid = (long)getpid();
-        Py_BEGIN_ALLOW_THREADS error = tercio_server_open(&self->server, argv);
-        Py_END_ALLOW_THREADS if (error < 0)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        error = tercio_server_open(&self->server, argv);
+        Py_END_ALLOW_THREADS
+        if (error < 0) {
             self->server = NULL;
             error_raise(core_of_type(type), NULL, error);
             Py_DECREF((PyObject *)self);
             self = NULL;
-        }
-        else
-        {
+        } else {
             self->server_pid = tercio_server_pid(self->server);
         }
     }
@@ -705,7 +705,8 @@ static PyObject *server_close(PyObject *o, PyObject *Py_UNUSED(none))
     tercio_server *server = self->server;
     self->server = NULL;
     if (server != NULL && self->pid == (long)getpid()) {
-        Py_BEGIN_ALLOW_THREADS tercio_server_close(server);
+        Py_BEGIN_ALLOW_THREADS
+        tercio_server_close(server);
         Py_END_ALLOW_THREADS
     }
     Py_RETURN_NONE;

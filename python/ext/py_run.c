@@ -288,7 +288,8 @@ static int pass(RunObject *r, double timeout)
             r->released = r->looked;
             if (PyErr_CheckSignals() < 0)
                 return -1;
-            Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS
+            Py_BEGIN_ALLOW_THREADS
+            Py_END_ALLOW_THREADS
         }
         return 1;
     }

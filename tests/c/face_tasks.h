@@ -137,11 +137,11 @@ static inline int task_shared(tercio_call *call, tercio_bytes in, void *out)
     answer.missing = bytes == NULL;
     if (bytes) {
         answer.size = size;
-        answer.first = bytes[0];
-        if (asked.write) {
-            bytes[0]++;
-            answer.own = bytes[0];
-        }
+        /* Under threading all workers share what is written: a task that writes there has to be atomic. */
+        answer.first =
+            asked.write ? __atomic_fetch_add(bytes, 1, __ATOMIC_RELAXED) : __atomic_load_n(bytes, __ATOMIC_RELAXED);
+        answer.own =
+            asked.write && tercio_call_method(call) != TERCIO_THREADING ? bytes[0] : answer.first + asked.write;
     }
     memcpy(out, &answer, sizeof answer);
     return 0;

@@ -366,6 +366,15 @@ static PyObject *stats_now(PoolObject *self)
     return list;
 }
 
+/* What the workers did, for those who ask when the counters are gone. */
+static void note_stats(PoolObject *self)
+{
+    PyObject *stats = stats_now(self);
+    if (stats == NULL)
+        PyErr_Clear();
+    Py_XSETREF(self->last_stats, stats);
+}
+
 /* ---- Closing ---------------------------------------------------------------------------------------------------- */
 
 /* Ends the engine's pool. Never raises; what was raised before stays so. */
@@ -401,6 +410,8 @@ static void pool_close(PoolObject *self)
             next = run_next_of_pool(run);
             run_pool_closes(run);
         }
+        if (self->last_stats == NULL)
+            note_stats(self);
         async_pool_closes(self, true);
         self->engine = NULL;
         ts = PyEval_SaveThread();
@@ -441,10 +452,7 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
                 return NULL;
             continue;
         }
-        PyObject *stats = stats_now(self); /* the exit functions are in them, and soon nobody can be asked */
-        if (stats == NULL)
-            PyErr_Clear();
-        Py_XSETREF(self->last_stats, stats);
+        note_stats(self); /* the exit functions are in them */
         if (error < 0) {
             error_raise(self->env.st, self, error);
             pool_close(self);

@@ -94,6 +94,16 @@ def test_arguments_that_cannot_be_shown(start_method):
     assert text.startswith("Arg 0: <Shy ") and text.endswith(" | Arg 1: 0.01")
 
 
+def test_a_failed_call_keeps_its_insights(start_method):
+    """What its workers did is of most interest then."""
+    with WorkerPool(1, start_method=start_method, enable_insights=True) as pool:
+        with pytest.raises(ValueError):
+            pool.map(tasks.fail_at, [(n, 11) for n in range(20)], chunk_size=1)
+        assert sum(pool.get_insights()["n_completed_tasks"]) >= 11
+        assert sum(worker["tasks"] for worker in pool.stats()) >= 11
+    assert sum(pool.get_insights()["n_completed_tasks"]) >= 11
+
+
 def test_accumulate_while_kept(start_method):
     with WorkerPool(2, start_method=start_method, keep_alive=True, enable_insights=True) as pool:
         pool.map(tasks.slowly, [(i, 0.05) for i in range(4)], chunk_size=1)

@@ -199,6 +199,9 @@ def test_a_failure_is_shown_as_text(page: Any, tmp_path: Path) -> None:
         shows(page, "#detail .trouble p", "ValueError")
         shows(page, "#detail .trouble p", "<img src=x")
         shows(page, "#detail .trouble pre", "in fail")
+        counts(page, ".lane", 2)
+        shows(page, "#detail table", "Arg 0: ")
+        assert "_mapping.py" not in page.locator("#detail .trouble pre").inner_text()  # where we were helps nobody
         shows(page, "#history .run.failed", "fail")
         assert page.evaluate("window.harmed") is None
         assert page.locator("#detail img").count() == 0
@@ -210,6 +213,7 @@ def test_a_death_is_shown_with_its_cause(page: Any, tmp_path: Path) -> None:
     with Program(tmp_path, "die") as program:
         shows(page, "#detail .trouble p", "was killed by SIGKILL")
         shows(page, "#detail .trouble p", "Arg 0: 5")
+        assert page.locator("#detail .trouble pre").is_hidden()
         assert "WorkerDiedError" in program.wait()
 
 
@@ -268,6 +272,93 @@ def test_many_runs_stay_within_bounds(page: Any, port: int) -> None:
     assert page.locator(".run", has_text=re.compile(r"crowd0\b")).count() == 0
 
 
+HARM = "<img src=x onerror='window.harmed = true'><script>window.harmed = true</script>"
+
+
+def test_nothing_that_is_reported_comes_to_life(page: Any, port: int) -> None:
+    """Markup in names, arguments, documentation, paths and tracebacks is shown as it is."""
+    function = {"name": f"harm{HARM}", "signature": HARM, "doc": HARM, "file": HARM, "line": 1}
+    start = {
+        "call": HARM, "user": HARM, "program": HARM, "start_method": HARM, "function": function,
+        "caller": {"function": HARM, "file": HARM, "text": HARM, "line": 1},
+    }  # fmt: skip
+    workers = [{"state": HARM, "worker": 0, "longest": [[1.5, 0, HARM]]}]
+    end = {"state": "failed", "error": HARM, "traceback": HARM}
+    assert report(port, {"start": start}, {"done": 1, "workers": workers, "end": end}) == 204
+    shows(page, "#detail h3", f"harm{HARM}")
+    shows(page, "#detail table", HARM)
+    assert page.locator("#detail dl dd", has_text=HARM).count() == 6
+    for place in (".signature", ".doc", ".trouble p", ".trouble pre"):
+        shows(page, f"#detail {place}", HARM)
+    assert page.locator("main img, main script").count() == 0
+    # Nor does a script that got in another way: the policy knows no inline scripts.
+    page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.harmed = 1'}))")
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', `<i onclick='window.harmed = 1'>x</i>`)")
+    page.locator("body > i").click()
+    assert page.evaluate("window.harmed") is None
+
+
+# What the page is told of one run, N runs and a hundred workers, over and over; returns nothing.
+FEED = """([rounds, first, lanes]) => {
+    for (let round = 0; round < rounds; round += 1) {
+        const workers = Array.from({length: lanes}, (_, n) => ({
+            worker: n, pid: n + 1, state: ["work", "wait"][(round + n) % 2], tasks: round, restarts: 0,
+            start: 1, init: 0, wait: round, work: 2 * round, exit: 0}));
+        const points = Array.from({length: 200}, (_, n) => [n * (round + 1), n * (round + n)]);
+        take({time: Date.now() / 1000, gone: [], runs: [
+            {id: first, done: round, rate: round, workers, points, slowest: [[round, `Arg 0: ${round}`]]}]});
+    }
+}"""
+TOLD = """([first, number]) => {
+    const other = {file: "", line: null, signature: "()", doc: "", function: "", text: ""};
+    const runs = Array.from({length: number}, (_, n) => ({
+        id: first + n, name: `told${n}`, state: "running", done: 0, total: 1e6, rate: null, begun: 0, ended: null}));
+    Object.assign(runs[0], {function: other, caller: other, workers: [], points: [[0, 0]], slowest: [], error: "",
+        traceback: "", user: "me", pid: 1, program: "", call: "map", n_jobs: 100, start_method: "fork"});
+    take({time: Date.now() / 1000, gone: [], runs});
+    choose(first, true);
+}"""
+
+
+def test_a_page_left_open_does_not_grow(page: Any) -> None:
+    """A quarter of an hour of news and an hour of it leave as many nodes and listeners, and no more memory."""
+    page.evaluate(TOLD, [10_000, 300])
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+
+    def grown(rounds: int) -> dict[str, float]:
+        page.evaluate(FEED, [rounds, 10_000, 20])
+        session.send("HeapProfiler.collectGarbage")
+        found = session.send("Performance.getMetrics")["metrics"]
+        return {each["name"]: each["value"] for each in found}
+
+    early = grown(50)
+    late = grown(2000)
+    for name, room in (("Nodes", 500), ("JSEventListeners", 5), ("JSHeapUsedSize", 2 << 20)):
+        assert late[name] <= early[name] + room, (name, early[name], late[name])
+
+
+def test_news_of_one_run_touches_no_other(page: Any) -> None:
+    """With three hundred runs in the list and a hundred workers on show, a message costs what it changes."""
+    page.evaluate(TOLD, [20_000, 300])
+    counts(page, ".run", page.evaluate("runs.size"))
+    page.evaluate(FEED, [1, 20_000, 100])
+    changed = page.evaluate(
+        """() => {
+            const watch = new MutationObserver(() => {});
+            const all = {subtree: true, childList: true, attributes: true, characterData: true};
+            watch.observe(document.body, all);
+            const runsOf = () => [...new Set(watch.takeRecords().map(r => {
+                const node = r.target.nodeType === 1 ? r.target : r.target.parentNode;
+                return node?.closest(".run")?.dataset.run ?? node.outerHTML.slice(0, 60); }))];
+            const news = () => ({time: Date.now() / 1000, gone: [], runs: [{id: 20007, done: 5000, rate: 3}]});
+            const told = () => { take(news()); return runsOf(); };
+            return [told(), told()];
+        }"""
+    )
+    assert changed == [["20007"], []]
+
+
 # ---- On the wire ------------------------------------------------------------------------------------------------
 
 
@@ -297,10 +388,19 @@ def test_only_who_may(port: int) -> None:
     assert report(port, {"start": {}}, token="guessed") == 401
     assert report(port, b"not json\n") == 400
     assert report(port, b"[1]\n") == 400
+    for asked in (b"", b"[]", b'{"page": 1}', b"[" * 10_000):
+        assert ask(port, "POST", "/api/watch", asked)[0] == 400, asked
+    assert ask(port, "POST", "/api/watch", b'{"page": "guessed", "run": 1}')[0] == 404
     for name in ("evil.example", f"evil.example:{port}", "", "localhost.evil.example"):
         assert ask(port, "GET", "/api/state", Host=name)[0] == 421, name
     for name in (f"localhost:{port}", f"[::1]:{port}", "127.0.0.1"):
         assert ask(port, "GET", "/api/state", Host=name)[0] == 200, name
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=BOUND)
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    connection.close()
     path = _address.token_file(port)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -329,6 +429,42 @@ def test_odd_messages_are_taken_with_care() -> None:
     assert (run.fields["total"], run.fields["state"], run.fields["done"]) == (None, "done", 0)
 
 
+def watching(code: Any) -> None:
+    """Run something in a loop of its own: the browser's may be running in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(code())).result()
+
+
+def test_a_page_is_told_details_of_one_run_alone() -> None:
+    """News of three hundred runs with a hundred workers each are as long as their list, and one run's details."""
+    runs = _runs.Runs()
+    workers = [{"worker": n, "state": "work", "pid": 1, "tasks": 1, "work": 1.25} for n in range(100)]
+
+    async def watch() -> None:
+        page = _runs.Page(runs)
+        runs.pages.add(page)
+        all_of_them = [
+            runs.begin({"total": 1000, "function": {"name": f"f{n}", "doc": "d" * 5000}}) for n in range(300)
+        ]
+        assert (await page.news())["page"] == page.key
+        page.watch(all_of_them[7].number)
+        for run in all_of_them:
+            runs.take(run, {"done": 5, "workers": workers})
+        news = await page.news()
+        assert len(news["runs"]) == 300
+        assert [each["id"] for each in news["runs"] if "workers" in each] == [all_of_them[7].number]
+        assert len(json.dumps(news)) < 300 * 60 + 40_000
+        page.watch(all_of_them[8].number)
+        runs.take(all_of_them[7], {"workers": workers})
+        (only,) = (await page.news())["runs"]
+        assert set(only) == set(all_of_them[8].fields)
+        page.watch(None)
+        runs.take(all_of_them[8], {"workers": workers, "done": 6})
+        assert (await page.news())["runs"] == [{"id": all_of_them[8].number, "done": 6}]
+
+    watching(watch)
+
+
 def test_points_and_pages_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours of a run are as many points as minutes; a page that doesn't read holds names alone."""
     clock = [0.0]
@@ -347,10 +483,9 @@ def test_points_and_pages_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         news = await page.news()
         assert len(news["runs"]) == 1
         assert news["runs"][0]["done"] == 19_999
+        assert news["runs"][0]["rate"] == 2
 
-    # The browser's loop may be running in this thread.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(watch())).result()
+    watching(watch)
 
 
 # ---- From Python and the shell ----------------------------------------------------------------------------------
@@ -472,7 +607,7 @@ def test_the_shell_command(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, timeout=BOUND)
         while not (line := stream.readline()).startswith(b"data: "):
             assert line == b"\n"
-        assert [run["function"]["name"] for run in json.loads(line[6:])["runs"]] == ["abs"]
+        assert [run["name"] for run in json.loads(line[6:])["runs"]] == ["abs"]
         server.send_signal(signal.SIGINT)
         assert server.wait(BOUND) == 0
         assert server.stderr is not None and server.stderr.read() == ""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 WORKERS_EVERY = 0.5  # seconds between two looks at the workers
 PATIENCE = 5.0  # seconds for a server that doesn't answer; after that this process reports no more
 LONGEST_TEXT = 20_000
+HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 _given_up: set[str] = set()
 
@@ -116,12 +117,9 @@ class Report:
         if isinstance(error, GeneratorExit):
             end["state"] = "closed"
         elif error is not None:
-            import traceback
-
             end["state"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             end["error"] = f"{type(error).__name__}: {error}"[:LONGEST_TEXT]
-            lines = traceback.format_exception(type(error), error, error.__traceback__)
-            end["traceback"] = "".join(lines)[-LONGEST_TEXT:]
+            end["traceback"] = trace_of(error)[-LONGEST_TEXT:]
         message = {"done": done, "workers": self._pool._session.stats(), "end": end}
         try:
             self._socket.settimeout(PATIENCE)
@@ -159,6 +157,25 @@ def chunk(message: dict[str, Any]) -> bytes:
     return b"%x\r\n%s\r\n" % (len(line), line)
 
 
+def trace_of(error: BaseException) -> str:
+    """Where it went wrong in the user's code: in the worker, or in what this process called for its tasks.
+
+    Our own frames help nobody; an error that has no others (a worker that was killed) has no traceback here.
+    """
+    import traceback
+
+    from tercio.exception import RemoteTraceback, WorkerDiedError
+
+    if isinstance(error.__cause__, RemoteTraceback):
+        return str(error.__cause__)
+    if isinstance(error, WorkerDiedError):
+        return error.stack
+    frames = traceback.extract_tb(error.__traceback__)
+    if all(frame.filename.startswith(HOME) for frame in frames):
+        return ""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
 def user() -> str:
     """Who runs this program."""
     import getpass
@@ -194,9 +211,8 @@ def describe(func: Any) -> dict[str, Any]:
 
 def caller(stacklevel: int) -> dict[str, Any]:
     """The place outside this package that a call came from."""
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(home):
+    while frame is not None and frame.f_code.co_filename.startswith(HOME):
         frame = frame.f_back
     for _ in range(stacklevel - 1):
         if frame is None or frame.f_back is None:

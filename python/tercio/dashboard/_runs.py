@@ -6,6 +6,8 @@ Everything that reporters send is looked at field by field; what has another typ
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 import time
 
 TYPE_CHECKING = False
@@ -16,6 +18,13 @@ MOST_RUNS = 500  # ended ones are forgotten, oldest first, to stay under it
 MOST_POINTS = 240  # of a run's throughput
 MOST_WORKERS = 1024
 SHORTEST_STEP = 0.5  # seconds between two points, at first
+
+# What only the page that shows a run needs to know of it; a list of hundreds is told the rest.
+HEAVY = frozenset(
+    ("call", "caller", "error", "function", "n_jobs", "pid", "points", "program", "slowest", "start_method",
+     "traceback", "user", "workers")
+)  # fmt: skip
+RECENT = 10.0  # seconds that a running call's rate is of
 
 STATES = ("none", "start", "init", "wait", "work", "exit", "dead")
 ENDS = ("done", "failed", "interrupted", "closed")
@@ -69,8 +78,10 @@ class Run:
     def __init__(self, number_: int, start: dict[str, Any]) -> None:
         total = number(start.get("total"))
         self.number = number_
+        function = place(start.get("function"), "name", "signature", "doc", "file")
         self.fields: dict[str, Any] = {
             "id": number_,
+            "name": function["name"][:200],
             "state": "running",
             "done": 0,
             "total": int(total) if total is not None else None,
@@ -82,11 +93,12 @@ class Run:
             "program": text(start.get("program"), 1000),
             "start_method": text(start.get("start_method"), 100),
             "n_jobs": int(number(start.get("n_jobs")) or 0),
-            "function": place(start.get("function"), "name", "signature", "doc", "file"),
+            "function": function,
             "caller": place(start.get("caller"), "function", "file", "text"),
             "workers": [],
             "slowest": [],
             "points": [[0, 0]],
+            "rate": None,
             "error": "",
             "traceback": "",
         }
@@ -120,7 +132,7 @@ class Run:
             self.fields["ended"] = number(end.get("time")) or time.time()
             changed |= {"state", "ended", "error", "traceback", "workers"}
         if self._note_point(self.is_over):
-            changed.add("points")
+            changed |= {"points", "rate"}
         return changed
 
     def end(self, state: str, error: str = "", traceback: str = "") -> None:
@@ -139,7 +151,18 @@ class Run:
         if len(points) > MOST_POINTS:
             del points[1:-1:2]
             self._step *= 2
+        self.fields["rate"] = self._rate()
         return True
+
+    def _rate(self) -> float | None:
+        """Tasks a second: of late while it runs, over all when it is over."""
+        points = self.fields["points"]
+        now, done = points[-1]
+        first = 0
+        if not self.is_over:
+            first = next((at for at in range(len(points) - 1, 0, -1) if now - points[at][0] >= RECENT), 0)
+        passed = now - points[first][0]
+        return (done - points[first][1]) / passed if passed > 0 else None
 
 
 class Runs:
@@ -147,7 +170,7 @@ class Runs:
 
     def __init__(self) -> None:
         self.runs: dict[int, Run] = {}
-        self.pages: set[Page] = set()
+        self.pages: set[Page] = set()  # those that watch now
         self._last = 0
 
     def begin(self, start: dict[str, Any]) -> Run:
@@ -178,19 +201,29 @@ class Runs:
 
 
 class Page:
-    """A browser that watches. It holds names of what changed and nothing else, so a slow one costs nothing."""
+    """A browser that watches. It holds names of what changed and nothing else, so a slow one costs nothing.
+
+    It is told of all runs what a list shows, and everything of the one that it shows.
+    """
 
     def __init__(self, runs: Runs) -> None:
+        self.key = secrets.token_urlsafe(16)
         self._runs = runs
-        self._changed: dict[int, set[str]] = {number_: set(run.fields) for number_, run in runs.runs.items()}
+        self._watched: int | None = None
+        self._changed: dict[int, set[str]] = {number_: set(run.fields) - HEAVY for number_, run in runs.runs.items()}
         self._gone: list[int] = []
         self._news = asyncio.Event()
         self._news.set()
+        self._asked = asyncio.Event()
+        self._is_new = True
 
     def note(self, number_: int, changed: set[str]) -> None:
         """Something changed."""
-        self._changed.setdefault(number_, set()).update(changed)
-        self._news.set()
+        if number_ != self._watched:
+            changed = changed - HEAVY
+        if changed:
+            self._changed.setdefault(number_, set()).update(changed)
+            self._news.set()
 
     def forget(self, number_: int) -> None:
         """A run is no longer kept."""
@@ -198,10 +231,26 @@ class Page:
         self._gone.append(number_)
         self._news.set()
 
+    def watch(self, number_: int | None) -> None:
+        """Tell everything of this run from now on."""
+        before = self._changed.get(self._watched) if self._watched is not None else None
+        if before is not None:
+            before -= HEAVY
+        self._watched = number_
+        if number_ in self._runs.runs:
+            self.note(number_, set(self._runs.runs[number_].fields))
+            self._asked.set()
+
+    async def rest(self, seconds: float) -> None:
+        """Let news gather; whoever asks for another run doesn't wait for that."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), seconds)
+
     async def news(self) -> dict[str, Any]:
         """What changed since the last call; waits until something has."""
         await self._news.wait()
         self._news.clear()
+        self._asked.clear()
         changed, self._changed = self._changed, {}
         gone, self._gone = self._gone, []
         runs = [
@@ -209,4 +258,8 @@ class Page:
             for number_, names in changed.items()
             if number_ in self._runs.runs
         ]
-        return {"time": time.time(), "runs": runs, "gone": gone}
+        found: dict[str, Any] = {"time": time.time(), "runs": runs, "gone": gone}
+        if self._is_new:
+            self._is_new = False
+            found["page"] = self.key
+        return found

@@ -147,7 +147,7 @@ def make_app(token: str, host: str) -> Starlette:
                     if not news.done():
                         break
                     yield f"data: {json.dumps(news.result(), separators=(',', ':'))}\n\n"
-                    await asyncio.wait([ended], timeout=PAUSE)
+                    await page.rest(PAUSE)
             finally:
                 ended.cancel()
                 if news is not None:
@@ -155,6 +155,18 @@ def make_app(token: str, host: str) -> Starlette:
                 runs.pages.discard(page)
 
         return StreamingResponse(stream(), media_type="text/event-stream")
+
+    async def watch(request: Request) -> Response:
+        try:
+            asked = json.loads(await request.body())
+            key, number = asked["page"], asked["run"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return PlainTextResponse("That is no page and run.\n", 400)
+        for page in runs.pages:
+            if page.key == key:
+                page.watch(number if isinstance(number, int) else None)
+                return Response(status_code=204)
+        return PlainTextResponse("There is no such page.\n", 404)
 
     async def state(request: Request) -> Response:
         return JSONResponse({"runs": [run.fields for run in runs.runs.values()]})
@@ -172,6 +184,7 @@ def make_app(token: str, host: str) -> Starlette:
             file("style.css", "text/css; charset=utf-8"),
             file("icon.svg", "image/svg+xml"),
             Route("/api/events", events),
+            Route("/api/watch", watch, methods=["POST"]),
             Route("/api/state", state),
             Route("/api/report", report, methods=["POST"]),
         ]

@@ -1,10 +1,12 @@
-// The page holds what the server keeps and nothing more: runs that the server forgets are forgotten here.
+// The page holds what the server keeps and nothing more: runs that the server forgets are forgotten here. Of all runs
+// it is told what the list shows, and everything of the one that it asked for.
 // All text goes in as text nodes, so nothing that a program reports can become markup.
 "use strict";
 
 const runs = new Map();
 const rows = new Map();
 const byId = (id) => document.getElementById(id);
+const LIGHT = new Set(["id", "name", "state", "done", "total", "rate", "begun", "ended"]);
 const KINDS = ["start", "init", "wait", "work", "exit"];
 const WORDS = { start: "starting", init: "init", wait: "waiting", work: "busy", exit: "exit", dead: "dead", none: "gone" };
 let chosen = null;
@@ -12,6 +14,8 @@ let pinned = false;
 let detail = null;
 let ahead = 0; // seconds by which the server's clock is before ours
 let lost = false;
+let page = ""; // what the server knows this page by
+let asked = null;
 
 function make(tag, className, ...children) {
   const node = document.createElement(tag);
@@ -39,23 +43,32 @@ function count(n) {
   return n.toLocaleString("en").replaceAll(",", "\u202f");
 }
 
-function rate(run) {
-  const points = run.points;
-  const [time, done] = points[points.length - 1];
-  // Of late while it runs, and over all when it is over.
-  let first = 0;
-  if (run.state === "running") {
-    first = points.length - 1;
-    while (first > 0 && time - points[first][0] < 10) first -= 1;
-  }
-  const passed = time - points[first][0];
-  return passed > 0 ? (done - points[first][1]) / passed : null;
-}
-
 function perSecond(value) {
   if (value === null) return "–";
+  if (value === 0) return "0";
   if (value > 0 && value < 1) return `${duration(1 / value)} each`;
   return `${value < 10 ? value.toFixed(1) : count(Math.round(value))}/s`;
+}
+
+// Attributes as texts: the same value again would still be work.
+function set(node, name, value) {
+  if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+}
+
+function dress(node, className) {
+  if (node.className !== className) node.className = className;
+}
+
+function show(node, visible) {
+  if (node.hidden === visible) node.hidden = !visible;
+}
+
+function widen(node, share) {
+  const width = share === null ? "" : `${(share * 100).toFixed(2).replace(/\.?0+$/, "")}%`;
+  if (node.dataset.width !== width) {
+    node.dataset.width = width;
+    node.style.width = width;
+  }
 }
 
 function elapsed(run) {
@@ -63,9 +76,8 @@ function elapsed(run) {
 }
 
 function remaining(run) {
-  const speed = rate(run);
-  if (run.state !== "running" || run.total === null || !speed) return null;
-  return (run.total - run.done) / speed;
+  if (run.state !== "running" || run.total === null || !run.rate) return null;
+  return (run.total - run.done) / run.rate;
 }
 
 function part(run) {
@@ -87,10 +99,10 @@ function clock(seconds) {
 
 function setBar(track, fill, run) {
   const share = part(run);
-  track.classList.toggle("unknown", share === null);
-  fill.style.width = share === null ? "" : `${share * 100}%`;
+  dress(track, share === null ? "track unknown" : "track");
+  widen(fill, share);
   if (share === null) track.removeAttribute("aria-valuenow");
-  else track.setAttribute("aria-valuenow", Math.round(share * 100));
+  else set(track, "aria-valuenow", `${Math.round(share * 100)}`);
 }
 
 function makeBar() {
@@ -121,13 +133,14 @@ class Row {
   }
 
   draw(run) {
-    put(this.name, run.function.name || "?");
+    put(this.name, run.name || "?");
+    show(this.node, wanted(run));
     const share = part(run);
     put(this.state, run.state === "running" ? (share === null ? "running" : `${Math.floor(share * 100)} %`) : run.state);
-    this.node.className = `run ${run.state}`;
-    this.node.setAttribute("aria-pressed", String(run.id === chosen));
+    dress(this.node, `run ${run.state}`);
+    set(this.node, "aria-pressed", String(run.id === chosen));
     setBar(this.track, this.fill, run);
-    put(this.left, `${progress(run)} · ${perSecond(rate(run))}`);
+    put(this.left, `${progress(run)} · ${perSecond(run.rate)}`);
     const left = remaining(run);
     put(this.right, run.state !== "running" ? `${clock(run.ended)} · ${duration(elapsed(run))}`
       : left === null ? duration(elapsed(run)) : `${duration(left)} left`);
@@ -145,10 +158,29 @@ function choose(id, byHand) {
   const before = chosen;
   chosen = id;
   pinned = pinned || byHand;
-  detail = null;
   for (const each of [before, id]) if (rows.has(each)) rows.get(each).draw(runs.get(each));
+  ask();
   drawDetail();
 }
+
+// Tell the server which run's details we want. What we had of another one goes: it isn't kept up.
+function ask() {
+  if (chosen === null || page === "" || asked === chosen) return;
+  const old = runs.get(asked);
+  if (old) for (const name of Object.keys(old)) if (!LIGHT.has(name)) delete old[name];
+  asked = chosen;
+  fetch("api/watch", { method: "POST", body: JSON.stringify({ page, run: chosen }) }).catch(() => {});
+}
+
+// Every word of the box has to be in a run's name or state.
+function wanted(run) {
+  const text = `${run.name} ${run.state}`.toLowerCase();
+  return byId("filter").value.toLowerCase().split(/\s+/).every((word) => text.includes(word));
+}
+
+byId("filter").addEventListener("input", () => {
+  for (const run of runs.values()) show(rows.get(run.id).node, wanted(run));
+});
 
 // ---- The chosen run ---------------------------------------------------------------------------------------------
 
@@ -160,7 +192,7 @@ function where(place) {
 class Detail {
   constructor(run) {
     this.id = run.id;
-    this.title = make("h3", "", run.function.name || "?");
+    this.title = make("h3", "", run.name || "?");
     [this.track, this.fill] = makeBar();
     this.figures = {};
     const figures = make("div", "big");
@@ -175,6 +207,8 @@ class Detail {
     this.traceback.tabIndex = 0;
     this.trouble.append(this.error, this.traceback);
     this.lanes = make("div", "lanes");
+    const headings = ["", "now", "time so far", "tasks", "process"].map((name, n) => make("span", ["", "middle", "", "right", "right pid"][n], name));
+    this.lanes.append(make("div", "headings", ...headings));
     this.laneNodes = [];
     this.workersTitle = make("h2");
     this.key = make("p", "key");
@@ -200,7 +234,7 @@ class Detail {
     entry("program", run.program || "–");
     entry("pool", `${run.call}, ${run.n_jobs} workers by ${run.start_method}`);
     const node = byId("detail");
-    node.replaceChildren(this.title, make("p", "signature", (run.function.name || "?").split(".").pop() + run.function.signature),
+    node.replaceChildren(this.title, make("p", "signature", (run.name || "?").split(".").pop() + run.function.signature),
       ...(run.function.doc ? [make("p", "doc", run.function.doc)] : []), this.track, figures, this.trouble,
       make("h2", "", "Throughput"), this.chart, this.workersTitle, this.totals, this.key, this.lanes,
       this.slowTitle, this.slow, make("h2", "", "About"), about);
@@ -208,17 +242,17 @@ class Detail {
   }
 
   draw(run) {
-    byId("detail").className = run.state;
+    dress(byId("detail"), run.state);
     setBar(this.track, this.fill, run);
     put(this.figures.done, progress(run));
-    put(this.figures.rate, perSecond(rate(run)));
+    put(this.figures.rate, perSecond(run.rate));
     this.tick(run);
     put(this.figures.state, run.state);
     put(this.end, clock(run.ended));
-    this.trouble.hidden = !run.error && !run.traceback;
+    show(this.trouble, Boolean(run.error || run.traceback));
     put(this.error, run.error);
     put(this.traceback, run.traceback);
-    this.traceback.hidden = !run.traceback;
+    show(this.traceback, Boolean(run.traceback));
     this.drawLanes(run.workers);
     this.drawSlow(run.slowest);
     if (this.points !== run.points) {
@@ -246,24 +280,24 @@ class Detail {
     workers.forEach((worker, at) => {
       const lane = this.laneNodes[at];
       put(lane.number, `${worker.worker}`);
-      lane.chip.className = `chip ${worker.state}`;
+      dress(lane.chip, `chip ${worker.state}`);
       put(lane.chip, WORDS[worker.state]);
       put(lane.tasks, `${count(worker.tasks)}${worker.restarts ? ` ↻${worker.restarts}` : ""}`);
-      lane.tasks.title = `${worker.tasks} tasks, ${worker.restarts} restarts`;
+      set(lane.tasks, "title", `${worker.tasks} tasks, ${worker.restarts} restarts`);
       put(lane.pid, worker.pid ? `pid ${worker.pid}` : "");
       const all = KINDS.reduce((sum, kind) => sum + worker[kind], 0) || 1;
-      KINDS.forEach((kind, n) => { lane.parts[n].style.width = `${(worker[kind] / all) * 100}%`; });
+      KINDS.forEach((kind, n) => widen(lane.parts[n], worker[kind] / all));
     });
     const sums = KINDS.map((kind) => workers.reduce((sum, each) => sum + each[kind], 0));
     const all = sums.reduce((a, b) => a + b, 0) || 1;
-    sums.forEach((sum, n) => { this.shares[n].style.width = `${(sum / all) * 100}%`; });
+    sums.forEach((sum, n) => widen(this.shares[n], sum / all));
     const label = KINDS.map((kind, n) => `${WORDS[kind]} ${Math.round((sums[n] / all) * 100)} %`).join(", ");
-    this.totals.setAttribute("aria-label", label);
+    set(this.totals, "aria-label", label);
     KINDS.forEach((kind, n) => put(this.key.children[n].lastChild, `${WORDS[kind]} ${Math.round((sums[n] / all) * 100)} %`));
   }
 
   drawSlow(slowest) {
-    this.slowTitle.hidden = slowest.length === 0;
+    show(this.slowTitle, slowest.length > 0);
     const now = JSON.stringify(slowest);
     if (now === this.slowest) return;
     this.slowest = now;
@@ -274,7 +308,7 @@ class Detail {
 
 // Tasks a second between the points that the server keeps, which are no more than a few hundred.
 function drawChart(home, points) {
-  const W = 600, H = 150, BOTTOM = 18, TOP = 8, SVG = "http://www.w3.org/2000/svg";
+  const W = 600, H = 150, SVG = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "chart");
   svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
@@ -284,6 +318,7 @@ function drawChart(home, points) {
     const node = document.createElementNS(SVG, tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
     svg.append(node);
+    return node;
   };
   const speeds = [];
   for (let n = 1; n < points.length; n += 1) {
@@ -291,9 +326,10 @@ function drawChart(home, points) {
     if (passed > 0) speeds.push([points[n - 1][0], points[n][0], (points[n][1] - points[n - 1][1]) / passed]);
   }
   const end = points[points.length - 1][0] || 1;
-  const most = Math.max(...speeds.map((s) => s[2]), 0) || 1;
+  const peak = Math.max(...speeds.map((s) => s[2]), 0);
+  const most = niceAbove(peak);
   const x = (time) => (time / end) * W;
-  const y = (speed) => TOP + (1 - speed / most) * (H - BOTTOM - TOP);
+  const y = (speed) => (1 - speed / most) * (H - 2) + 1;
   for (const share of [0, 0.5, 1]) add("line", { class: "grid", x1: 0, x2: W, y1: y(share * most), y2: y(share * most) });
   const line = speeds.map(([from, to, speed]) => `L${x(from).toFixed(1)} ${y(speed).toFixed(1)}L${x(to).toFixed(1)} ${y(speed).toFixed(1)}`);
   if (line.length) {
@@ -301,9 +337,34 @@ function drawChart(home, points) {
     add("path", { class: "area", d: `${path}L${W} ${y(0)}L0 ${y(0)}Z` });
     add("path", { class: "curve", d: path });
   }
-  svg.setAttribute("aria-label", `at most ${perSecond(most)} within ${duration(end)}`);
-  home.replaceChildren(svg, make("div", "figures", make("span", "", "0"),
-    make("span", "", speeds.length ? `peak ${perSecond(most)}` : "no measurement yet"), make("span", "", duration(end))));
+  const label = speeds.length ? `peak ${perSecond(peak)}` : "no measurement yet";
+  svg.setAttribute("aria-label", `${label} within ${duration(end)}`);
+  const middle = make("span", "", label);
+  const cursor = add("line", { class: "cursor", y1: 0, y2: H, visibility: "hidden" });
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const time = ((event.clientX - box.left) / box.width) * end;
+    const here = speeds.find(([from, to]) => from <= time && time <= to);
+    if (!here) return;
+    cursor.setAttribute("x1", x(time));
+    cursor.setAttribute("x2", x(time));
+    cursor.setAttribute("visibility", "visible");
+    put(middle, `${perSecond(here[2])} from ${duration(here[0])} to ${duration(here[1])}`);
+  });
+  svg.addEventListener("pointerleave", () => {
+    cursor.setAttribute("visibility", "hidden");
+    put(middle, label);
+  });
+  const scale = make("div", "scale", ...[1, 0.5, 0].map((share) => make("span", "", speeds.length ? perSecond(most * share) : "")));
+  const below = make("div", "figures", make("span", "", "0"), middle, make("span", "", duration(end)));
+  home.replaceChildren(make("div", "plot", scale, svg, below));
+}
+
+// A round number that is not much more: what a scale ends at.
+function niceAbove(value) {
+  if (!(value > 0)) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 1.5, 2, 3, 5, 7.5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }
 
 function drawDetail() {
@@ -313,6 +374,7 @@ function drawDetail() {
     byId("detail").hidden = true;
     return;
   }
+  if (!run.function) return; // asked for, and on its way
   if (!detail || detail.id !== run.id) detail = new Detail(run);
   detail.draw(run);
 }
@@ -326,23 +388,30 @@ function summarise() {
     failed += run.state === "failed" || run.state === "lost";
   }
   const summary = byId("summary");
-  summary.className = lost ? "lost" : "";
+  dress(summary, lost ? "lost" : "");
   put(summary, lost ? "The dashboard is gone; trying to reach it again …"
     : `${running} running · ${runs.size - running} ended${failed ? ` · ${failed} failed` : ""}`);
-  document.title = running ? `(${running}) tercio` : "tercio";
-  byId("empty").hidden = runs.size > 0;
-  byId("history-title").hidden = runs.size === running;
+  const title = running ? `(${running}) tercio` : "tercio";
+  if (document.title !== title) document.title = title;
+  show(byId("empty"), runs.size === 0);
+  show(byId("filter"), runs.size >= 8);
+  show(byId("history-title"), runs.size > running);
 }
 
 function forget(id) {
   runs.delete(id);
   rows.get(id)?.node.remove();
   rows.delete(id);
+  if (asked === id) asked = null;
   if (chosen === id) { chosen = null; pinned = false; detail = null; }
 }
 
 function take(news) {
   ahead = news.time - Date.now() / 1000;
+  if (news.page) {
+    page = news.page;
+    asked = null;
+  }
   news.gone.forEach(forget);
   let newest = null;
   for (const change of news.runs.sort((a, b) => a.id - b.id)) {
@@ -360,6 +429,7 @@ function take(news) {
   // Until somebody picks one, the newest is shown.
   if (newest !== null && !pinned) choose(newest, false);
   else if (news.runs.some((change) => change.id === chosen)) drawDetail();
+  ask();
   summarise();
 }
 
@@ -368,6 +438,7 @@ function listen() {
   source.onopen = () => {
     // The server may be another one than before, with other runs: it tells everything anew.
     [...runs.keys()].forEach((id) => { if (lost) forget(id); });
+    page = "";
     lost = false;
     drawDetail();
     summarise();
@@ -387,8 +458,12 @@ setInterval(() => {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
-  const all = [...document.querySelectorAll(".run")];
-  if (!step || all.length === 0 || document.activeElement?.tagName === "PRE") return;
+  if (event.key === "/" && document.activeElement !== byId("filter")) {
+    byId("filter").focus();
+    event.preventDefault();
+  }
+  const all = [...document.querySelectorAll(".run:not([hidden])")];
+  if (!step || all.length === 0 || ["PRE", "INPUT"].includes(document.activeElement?.tagName)) return;
   const at = all.findIndex((node) => Number(node.dataset.run) === chosen);
   const next = all[Math.min(all.length - 1, Math.max(0, at + step))];
   choose(Number(next.dataset.run), true);
@@ -396,5 +471,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-byId("hint").textContent = `export TERCIO_DASHBOARD=${location.host}\npython your_program.py`;
+byId("shell-hint").textContent = `export TERCIO_DASHBOARD=${location.host}\npython your_program.py`;
+byId("python-hint").textContent = `from tercio.dashboard import connect_to_dashboard\n\nconnect_to_dashboard(${location.port || 80})\n`
+  + "pool.map(function, tasks, progress_bar=True)";
 listen();

@@ -6,6 +6,7 @@ to start. When it happens, what multiprocessing believes about the process is pu
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
@@ -84,6 +85,9 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     }
     if method == "forkserver":
         data["environment"] = {**os.environ}
+    log: Any = sys.modules.get("tercio._log")
+    if log is not None:
+        data["log"] = log.told()
     data.update(main_module())
     data.update(_multiprocessing())
     parts: list[Any] = [pickle.dumps(data, protocol=5)]
@@ -189,6 +193,9 @@ def enter(
     _leave_parent_behind(method)
     if parts is None:
         _postmortem.inherit()
+        log: Any = sys.modules.get("tercio._log")
+        if log is not None:
+            log.inherit()
         if not nested:
             process = sys.modules.get("multiprocessing.process")
             state.parent_name = process.current_process().name if process is not None else "MainProcess"
@@ -212,6 +219,10 @@ def enter(
     except OSError:
         pass  # it was removed meanwhile; the parent itself runs on in it, and so do we where we are
     _dress_all()
+    if data.get("log") is not None:
+        from tercio import _log
+
+        _log.watch(data["log"])
     _run_main(data)
     if len(parts) == 1:
         return None
@@ -492,18 +503,26 @@ def _safely(step: Any) -> None:
     try:
         step()
     except BaseException as error:
-        unraisable = sys.__dict__.get("unraisablehook")
-        if unraisable is not None:
-            kind = type("Unraisable", (), {})()
-            kind.exc_type, kind.exc_value, kind.exc_traceback = type(error), error, error.__traceback__
-            kind.err_msg, kind.object = "Exception ignored while a worker ended in", step
-            unraisable(kind)
+        try:
+            import traceback
+
+            sys.stderr.write("Exception ignored while a worker ended:\n")
+            traceback.print_exception(type(error), error, error.__traceback__)
+        except BaseException:
+            pass  # without a place to tell it
 
 
 def _join_threads() -> None:
     threading: Any = sys.modules.get("threading")
-    if threading is not None:
-        threading._shutdown()
+    if threading is None:
+        return
+    main = threading.main_thread()
+    if getattr(main, "_tstate_lock", main) is None:
+        # Until 3.12: forked in a thread that threading didn't start (such as a worker's), which it takes for the main
+        # one and wants to have a lock that is held.
+        main._tstate_lock = _thread.allocate_lock()
+        main._tstate_lock.acquire()
+    threading._shutdown()
 
 
 def _end_pools() -> None:

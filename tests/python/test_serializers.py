@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import NamedTuple
 
 import pytest
@@ -140,3 +141,16 @@ def test_three_levels(start_method):
         good, bad = pool.map(nest, [(2, methods, False), (2, methods, True)], on_error="return")
     assert good == 4
     assert (type(bad), bad.args) == (ValueError, ("from the lowest",))
+
+
+def nest_in_known_thread(method):
+    threading.current_thread()  # now threading knows this thread, and takes it for the main one in what is forked
+    return tasks.nested([1], method)
+
+
+@pytest.mark.contract("2 nested")
+@pytest.mark.parametrize("inner", METHODS)
+def test_workers_of_a_thread_end_without_a_word(inner, capfd):
+    with WorkerPool(1, start_method="threading") as pool:
+        assert pool.map(nest_in_known_thread, [(inner,)]) == [[2]]
+    assert capfd.readouterr() == ("", "")

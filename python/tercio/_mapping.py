@@ -104,6 +104,7 @@ class Mapping:
         if self.run is not None and not self.pool.pool_params.keep_alive and session.applied is None:
             session.finish()
             self.pool._forget_if_gone()
+        session.hear_workers()
         self.release()
         if self.bar is not None:
             bar, self.bar = self.bar, None
@@ -125,6 +126,7 @@ class Mapping:
                     except RuntimeWarning:
                         pass  # where warnings are errors: the caller hears of the error that led here
                     self.pool._forget_if_gone()
+                session.hear_workers()
         finally:
             # The last of all: bars of nested pools still end with their workers, on lines below this one's.
             self.release()

@@ -192,9 +192,11 @@ class Session:
             return
         _postmortem.acquire(self)
         try:
+            _log_of_workers("acquire", self)
             self._open(call, limits, self._for_fresh_workers())
         except BaseException:
             _postmortem.release(self)
+            _log_of_workers("release", self)
             raise
 
     def _for_fresh_workers(self) -> dict[str, Any]:
@@ -304,11 +306,18 @@ class Session:
             self._calls.clear()
             if self.params.start_method != "threading":
                 _postmortem.release(self)
+                _log_of_workers("release", self)
 
     def wait_idle(self) -> None:
         """Wait for applied tasks and their callbacks."""
         if self.core is not None and self.is_ours:
             self.core.wait_idle()
+            self.hear_workers()
+
+    def hear_workers(self) -> None:
+        """What workers have logged so far has been handled when this returns."""
+        if self.core is not None and self.params.start_method != "threading":
+            _log_of_workers("wait_for_all")
 
     # ---- What became of it ----------------------------------------------------------------------------------
 
@@ -479,7 +488,7 @@ def check_may_start(method: str) -> None:
     if _worker.is_daemon():
         raise AssertionError("A daemonic worker can't have children; make the outer pool with daemon=False")
     threading: Any = sys.modules.get("threading")
-    if method == "fork" and not _warned_of_threads and threading is not None and threading.active_count() > 1:
+    if method == "fork" and not _warned_of_threads and threading is not None and _other_threads(threading) > 0:
         _warned_of_threads = True
         from tercio._warn import warn
 
@@ -488,6 +497,17 @@ def check_may_start(method: str) -> None:
             "in the workers for ever. Consider start_method='forkserver'",
             RuntimeWarning,
         )
+
+
+def _other_threads(threading: Any) -> int:
+    log: Any = sys.modules.get("tercio._log")  # its thread holds nothing while a fork is made
+    return int(threading.active_count() - 1 - (log.n_threads() if log is not None else 0))
+
+
+def _log_of_workers(do: str, *arguments: Any) -> None:
+    log = sys.modules.get("tercio._log")  # imported by who wants workers' records
+    if log is not None:
+        getattr(log, do)(*arguments)
 
 
 def flush_output() -> None:

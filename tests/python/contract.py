@@ -102,6 +102,7 @@ LINES = [
     ("10 exit results", "all", "afresh when workers start; under keep_alive they accumulate"),
     ("10 children", "process", "a killed worker's own children go with it"),
     ("10 environment", "fresh", "environment and directory as they are when the worker starts"),
+    ("10 logging", "all", "enable_worker_logging: records and warnings of workers reach the parent's handlers"),
     ("10 fork and threads", "fork", "warns once, naming forkserver"),
 ]
 NAMES = {name: where for name, where, _ in LINES}

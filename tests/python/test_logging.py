@@ -1,0 +1,178 @@
+"""Log records and warnings of workers in the parent's handlers. Each program is one of its own: the switch stays on."""
+
+from __future__ import annotations
+
+import pytest
+from test_start_methods import run_script
+
+PROGRAM = """
+    import logging, os, signal, sys, threading, warnings
+    import tercio
+    from tercio import WorkerPool
+    from tercio.exception import WorkerDiedError
+
+    log = logging.getLogger("app.part")
+
+    class Odd:
+        def __reduce__(self):
+            raise TypeError("stays here")
+        def __str__(self):
+            return "odd"
+
+    class Own(UserWarning):
+        pass
+
+    def begin():
+        log.info("begin")
+
+    def end():
+        log.info("end")
+
+    def work(x):
+        log.debug("not wanted")
+        log.info("task %d", x, extra={"odd": Odd(), "pair": (x, x)})
+        logging.getLogger("app.silent").error("filtered")
+        try:
+            1 / (x - x)
+        except ZeroDivisionError:
+            log.exception("failed with %s", Odd())
+        warnings.warn("take care", Own)
+        return os.getpid()
+
+    def long(size):
+        log.info("x" * size)
+
+    def loud(n):
+        for i in range(n):
+            log.info("%d %s", i, "y" * (i % 9000))
+
+    def many(n):
+        threads = [threading.Thread(target=loud, args=(n,)) for _ in range(3)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+
+    def die(x):
+        log.info("last words")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def nest(method):
+        with WorkerPool(1, start_method=method) as pool:
+            pool.map(long, [3])
+
+    class Keep(logging.Handler):
+        def __init__(self):
+            super().__init__()
+            self.records = []
+        def emit(self, record):
+            assert os.getpid() == parent
+            self.records.append(record)
+
+    parent = os.getpid()
+
+    if __name__ == "__main__":
+        method = sys.argv[1]
+        keep = Keep()
+        logging.getLogger().addHandler(keep)
+        logging.getLogger("app").setLevel("INFO")
+        logging.getLogger("app.silent").addFilter(lambda record: False)
+        tercio.enable_worker_logging()
+
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("default")
+            with WorkerPool(2, start_method=method) as pool:
+                pids = pool.map(work, range(6), chunk_size=1, worker_init=begin, worker_exit=end)
+        said = [record.getMessage() for record in keep.records]
+        assert sorted(t for t in said if t.startswith("task")) == [f"task {i}" for i in range(6)], said
+        assert said.count("failed with odd") == 6 and said.count("begin") == said.count("end"), said
+        assert len(said) == 12 + 2 * said.count("end") and 1 <= said.count("end") <= 2, said
+        record = next(r for r in keep.records if r.getMessage() == "task 3")
+        assert record.pair == (3, 3) and str(record.odd) == "odd"
+        assert (record.funcName, record.name, record.levelname) == ("work", "app.part", "INFO")
+        if method != "threading":
+            assert {r.process for r in keep.records} == set(pids)
+            assert {r.processName for r in keep.records} <= {"Worker-0", "Worker-1"}
+        text = logging.Formatter().format(next(r for r in keep.records if r.levelname == "ERROR"))
+        assert "ZeroDivisionError" in text and "in work" in text
+        assert [(str(w.message), w.category.__name__) for w in seen] == [("take care", "Own")], seen
+
+        keep.records.clear()
+        with WorkerPool(2, start_method=method, keep_alive=True) as pool:
+            pool.map(long, [10, 5000, 100_000, 20_000_000], chunk_size=1)
+            sizes = {len(r.getMessage()) for r in keep.records}
+            assert sizes == {10, 5000, 100_000, 20_000_000 if method == "threading" else 4106}, sizes
+            keep.records.clear()
+            pool.map(many, [200] * 2, chunk_size=1)
+            assert len(keep.records) == 1200, len(keep.records)
+            assert all(len(r.getMessage().split()[1:] or [""]) == 1 for r in keep.records)
+            if method != "threading":
+                keep.records.clear()
+                result = pool.apply_async(die, (1,))
+                try:
+                    result.get()
+                except WorkerDiedError:
+                    pass
+                pool.stop_and_join()
+                assert [r.getMessage() for r in keep.records] == ["last words"]
+
+        keep.records.clear()
+        warnings.filterwarnings("ignore", "This process forks workers")  # under threading it does
+        with WorkerPool(1, start_method=method, daemon=False) as pool:
+            pool.map(nest, [(m,) for m in ("fork", "spawn", "threading")], chunk_size=1)
+        assert [r.getMessage() for r in keep.records] == ["xxx"] * 3, keep.records
+
+        logging.captureWarnings(True)
+        keep.records.clear()
+        with WorkerPool(1, start_method=method) as pool:
+            pool.map(work, [1])
+        assert any(r.name == "py.warnings" and "take care" in r.getMessage() for r in keep.records)
+        assert threading.active_count() == 1, threading.enumerate()
+        print("done")
+"""
+
+
+@pytest.mark.contract("10 logging")
+def test_records_and_warnings_come_home(start_method, tmp_path):
+    done = run_script(tmp_path, PROGRAM, start_method, flags=("-X", "dev"))
+    assert (done.stderr, done.stdout) == ("", "done\n")
+
+
+BROKEN = """
+    import logging, sys, threading
+    import tercio
+    from tercio import WorkerPool
+
+    def work(x):
+        logging.getLogger().warning("said %d", x)
+        return x
+
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise LookupError("in the handler")
+
+    class Blocked(logging.Handler):
+        def emit(self, record):
+            entered.set()
+            free.wait()
+
+    if __name__ == "__main__":
+        tercio.enable_worker_logging()
+        root = logging.getLogger()
+        root.addHandler(Broken())
+        with WorkerPool(1, start_method=sys.argv[1]) as pool:
+            assert pool.map(work, range(3)) == [0, 1, 2]
+        entered, free = threading.Event(), threading.Event()
+        root.handlers[:] = [Blocked()]
+        with WorkerPool(1, start_method=sys.argv[1]) as pool:
+            result = pool.apply_async(work, (1,))
+            entered.wait()
+            assert result.get() == 1  # results don't wait for handlers
+            free.set()
+        print("done")
+"""
+
+
+@pytest.mark.contract("10 logging")
+def test_handlers_that_fail_or_block(process_method, tmp_path):
+    done = run_script(tmp_path, BROKEN, process_method)
+    assert done.stdout == "done\n", done.stderr
+    assert done.stderr.count("LookupError: in the handler") == 3

@@ -44,7 +44,8 @@ FORCE:
 $(PACKAGE): $(SOURCES) $(VENV)/.tercio-sources | setup
 	@mkdir -p $(BUILD)
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
-	    --force-reinstall -Cbuild-dir=$(BUILD)/py-$(subst .,,$(notdir $(VENV))) -Csetup-args=-Dwerror=true .
+	    --force-reinstall --config-settings=build-dir=$(BUILD)/py-$(subst .,,$(notdir $(VENV))) \
+	    --config-settings=setup-args=-Dwerror=true .
 	@touch $@
 
 build: $(PACKAGE)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -117,16 +118,32 @@ def start_and_die(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def start_and_hang(_):
+    """Ends by nothing but SIGKILL, like code in C that never comes back."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = start_sleeper(0)
+    Path(os.environ["TERCIO_SLEEPER"]).write_text(str(pid))
+    time.sleep(50)
+
+
 @pytest.mark.contract("10 children")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_children_go_with_a_worker_that_is_killed(method, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["dies", "canceled", "terminated"])
+def test_children_go_with_a_worker_that_is_killed(process_method, how, tmp_path, monkeypatch):
     from tercio.exception import WorkerDiedError
 
     monkeypatch.setenv("TERCIO_SLEEPER", str(tmp_path / "pid"))
-    with WorkerPool(1, start_method=method) as pool:
-        with pytest.raises(WorkerDiedError):
-            pool.map(start_and_die, [1])
+    os.mkfifo(tmp_path / "pid")
+    with WorkerPool(1, start_method=process_method) as pool:
+        result = pool.apply_async(start_and_die if how == "dies" else start_and_hang, (1,))
         pid = int((tmp_path / "pid").read_text())
+        if how == "dies":
+            with pytest.raises(WorkerDiedError):
+                result.get()
+        elif how == "canceled":
+            assert result.cancel()
+            with pytest.raises(Exception, match="cancel"):
+                result.get()
+            assert pool.apply(tasks.double, 1) == 2  # by another one: the first is dead and buried
     # It is gone, or a corpse that only its new parent may bury.
     try:
         assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -168,7 +168,8 @@ def counts(page: Any, selector: str, number: int) -> None:
 # ---- In the browser ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver", "threading"])
+@pytest.mark.contract("9 runs")
 def test_a_run_is_shown_while_it_runs(page: Any, tmp_path: Path, method: str) -> None:
     """Its bar stands where the work stands, the lanes show who is busy, and all of it moves."""
     with Program(tmp_path, "gated", method) as program:
@@ -193,6 +194,7 @@ def test_a_run_is_shown_while_it_runs(page: Any, tmp_path: Path, method: str) ->
         assert program.wait() == ""
 
 
+@pytest.mark.contract("9 failures")
 def test_a_failure_is_shown_as_text(page: Any, tmp_path: Path) -> None:
     """The traceback, and nothing that it holds comes to life."""
     with Program(tmp_path, "fail") as program:
@@ -208,6 +210,7 @@ def test_a_failure_is_shown_as_text(page: Any, tmp_path: Path) -> None:
         assert "ValueError" in program.wait()
 
 
+@pytest.mark.contract("9 failures")
 def test_a_death_is_shown_with_its_cause(page: Any, tmp_path: Path) -> None:
     """What killed the worker, and which task it ran."""
     with Program(tmp_path, "die") as program:
@@ -217,6 +220,7 @@ def test_a_death_is_shown_with_its_cause(page: Any, tmp_path: Path) -> None:
         assert "WorkerDiedError" in program.wait()
 
 
+@pytest.mark.contract("9 failures")
 def test_an_interrupt_and_a_killed_program(page: Any, tmp_path: Path) -> None:
     """Ctrl-C says so itself; a program that is killed says nothing, and is seen to be gone."""
     for number, kind in ((signal.SIGINT, "interrupted"), (signal.SIGKILL, "lost")):
@@ -231,6 +235,7 @@ def test_an_interrupt_and_a_killed_program(page: Any, tmp_path: Path) -> None:
             shows(page, f"#history .run.{kind}", "gated")
 
 
+@pytest.mark.contract("9 runs")
 def test_nested_pools_in_spawned_workers_appear(page: Any, tmp_path: Path) -> None:
     """Workers of any method are connected as their parent is."""
     with Program(tmp_path, "nest", "spawn") as program:
@@ -258,6 +263,7 @@ def test_keyboard_phone_and_dark(page: Any, port: int) -> None:
     assert red < 64
 
 
+@pytest.mark.contract("9 history")
 def test_many_runs_stay_within_bounds(page: Any, port: int) -> None:
     """Several hundred runs, one with a hundred workers: the page keeps what the server keeps."""
     lane = {"state": "work", "pid": 1, "tasks": 3, "restarts": 0, "wait": 1.0, "work": 2.0}
@@ -382,6 +388,7 @@ def report(port: int, *messages: Any, token: str | None = None) -> int:
     return ask(port, "POST", "/api/report", lines, Authorization=f"Bearer {secret}")[0]
 
 
+@pytest.mark.contract("9 who may")
 def test_only_who_may(port: int) -> None:
     """A report needs the token, a request our name; the token's file is its owner's alone."""
     assert report(port, {"start": {}}, token="") == 401
@@ -410,6 +417,7 @@ def test_only_who_may(port: int) -> None:
     ]
 
 
+@pytest.mark.contract("9 who may")
 def test_a_folder_that_others_prepared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else another user could read the token."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -418,6 +426,7 @@ def test_a_folder_that_others_prepared_is_refused(tmp_path: Path, monkeypatch: p
         _address.folder()
 
 
+@pytest.mark.contract("9 who may")
 def test_odd_messages_are_taken_with_care() -> None:
     """Whatever a field holds, what pages get has the type that they count on."""
     runs = _runs.Runs()
@@ -491,6 +500,7 @@ def test_points_and_pages_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- From Python and the shell ----------------------------------------------------------------------------------
 
 
+@pytest.mark.contract("9 start")
 def test_start_twice_and_addresses(port: int) -> None:
     """The second start answers as the first; nobody home is ConnectionRefusedError, no port OSError."""
     details = dashboard.start_dashboard()
@@ -509,6 +519,7 @@ def test_start_twice_and_addresses(port: int) -> None:
     os.environ[_address.VARIABLE] = before
 
 
+@pytest.mark.contract("9 stacklevel")
 def test_stacklevel(port: int) -> None:
     """The place shown is the caller's, or its caller's."""
 
@@ -530,6 +541,7 @@ def test_stacklevel(port: int) -> None:
             dashboard.set_stacklevel(bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.contract("6 styles")
 def test_style_dashboard_prints_nothing(port: int, capfd: pytest.CaptureFixture[str]) -> None:
     """And any other style reports as well; a lazy map that is dropped says that it was closed."""
     with WorkerPool(2, start_method="threading") as pool:
@@ -544,6 +556,7 @@ def test_style_dashboard_prints_nothing(port: int, capfd: pytest.CaptureFixture[
     assert [run["state"] for run in runs[-3:]] == ["done", "done", "closed"]
 
 
+@pytest.mark.contract("9 gone")
 def test_a_dashboard_that_is_gone_costs_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """The map is done all the same."""
     with socket.socket() as nobody:
@@ -555,6 +568,7 @@ def test_a_dashboard_that_is_gone_costs_one_warning(monkeypatch: pytest.MonkeyPa
             assert pool.map(abs, [-1], progress_bar=True, progress_bar_style="dashboard") == [1]
 
 
+@pytest.mark.contract("9 gone")
 def test_a_dashboard_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """It listens and never reads: the map ends, and later ones don't wait again."""
     from tercio.dashboard import _report
@@ -568,6 +582,7 @@ def test_a_dashboard_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.Mon
             assert pool.map(abs, [-1], progress_bar=True, progress_bar_style="dashboard") == [1]
 
 
+@pytest.mark.contract("9 start")
 def test_the_servers_process_ends_with_its_owner(tmp_path: Path) -> None:
     """Also when that is killed; its token goes with it."""
     code = (
@@ -588,6 +603,7 @@ def test_the_servers_process_ends_with_its_owner(tmp_path: Path) -> None:
     assert not _address.token_file(number).exists()
 
 
+@pytest.mark.contract("9 shell")
 def test_the_shell_command(tmp_path: Path) -> None:
     """Tells where it is and how to connect; outlives programs; Ctrl-C ends it cleanly, with a page open too."""
     command = [sys.executable, "-m", "tercio._cli", "dashboard", "--port-range", "0"]

@@ -25,6 +25,7 @@ def nap() -> None:
     time.sleep(0.1)
 
 
+@pytest.mark.contract("7 off")
 def test_off(start_method, capsys):
     with WorkerPool(1, start_method=start_method) as pool:
         pool.map(tasks.identity, range(3))
@@ -34,6 +35,7 @@ def test_off(start_method, capsys):
     assert "enable_insights=True" in capsys.readouterr().out
 
 
+@pytest.mark.contract("7 figures", "7 stats")
 def test_each_figure(start_method):
     """Sums can't be less than what was slept; how much more is the machine's load, bounded by the wall clock alone."""
     with WorkerPool(2, start_method=start_method, enable_insights=True) as pool:
@@ -69,6 +71,7 @@ def test_each_figure(start_method):
     assert sum(worker["tasks"] for worker in stats) == 16
 
 
+@pytest.mark.contract("7 longest")
 def test_arguments_of_the_longest(start_method):
     items = [(1, 0.02), {"seconds": 0.02, "value": "ü" * 300}, (tasks.identity, 0.02)]
     with WorkerPool(1, start_method=start_method, enable_insights=True) as pool:
@@ -87,6 +90,7 @@ class Shy:
         raise LookupError("no")
 
 
+@pytest.mark.contract("7 longest")
 def test_arguments_that_cannot_be_shown(start_method):
     with WorkerPool(1, start_method=start_method, enable_insights=True) as pool:
         assert len(pool.map(tasks.slowly, [(Shy(), 0.01)])) == 1
@@ -104,6 +108,7 @@ def test_a_failed_call_keeps_its_insights(start_method):
     assert sum(pool.get_insights()["n_completed_tasks"]) >= 11
 
 
+@pytest.mark.contract("10 exit results", "7 kept")
 def test_accumulate_while_kept(start_method):
     with WorkerPool(2, start_method=start_method, keep_alive=True, enable_insights=True) as pool:
         pool.map(tasks.slowly, [(i, 0.05) for i in range(4)], chunk_size=1)
@@ -120,6 +125,7 @@ def test_accumulate_while_kept(start_method):
         assert sum(pool.get_insights()["n_completed_tasks"]) == 3  # new workers, from the beginning
 
 
+@pytest.mark.contract("7 kept", "3 lifespan")
 def test_replaced_workers_count(start_method):
     """Lifespans: what a worker did and took longest for stays when another takes its place."""
     items = [(i, 0.5 * (i == 2)) for i in range(6)]
@@ -132,6 +138,7 @@ def test_replaced_workers_count(start_method):
     assert len(insights["top_5_max_task_args"]) == 5
 
 
+@pytest.mark.contract("7 lazy")
 def test_readable_while_a_lazy_map_runs(start_method):
     with WorkerPool(1, start_method=start_method, enable_insights=True) as pool:
         results = pool.imap(tasks.identity, range(50), chunk_size=1)
@@ -141,6 +148,7 @@ def test_readable_while_a_lazy_map_runs(start_method):
         assert sum(pool.get_insights()["n_completed_tasks"]) == 50
 
 
+@pytest.mark.contract("7 figures")
 def test_apply_counts(start_method):
     with WorkerPool(1, start_method=start_method, enable_insights=True) as pool:
         assert pool.apply(tasks.slowly, (7,), {"seconds": 0.05}) == 7
@@ -154,6 +162,7 @@ def worker(**figures):
     return {"tasks": 2, "start": 0.5, "init": 0.0, "wait": 0.25, "work": 9.0, "exit": 0.25, **figures}
 
 
+@pytest.mark.contract("7 text")
 def test_numbers():
     """Contract: durations with days where there are, ratios are fractions of the total time."""
     two_days = 2 * 86400 + 0.5
@@ -170,6 +179,7 @@ def test_numbers():
     assert get_insights([]) == {}
 
 
+@pytest.mark.contract("7 text")
 def test_text():
     busy, idle = get_insights([worker()]), get_insights([worker(work=1.0)])
     text = insights_string(busy)

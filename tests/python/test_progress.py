@@ -36,7 +36,8 @@ def fail(x):
 
 def wait(x):
     if x == 3:
-        time.sleep(30)
+        for _ in range(3000):  # a thread is interrupted between two of them
+            time.sleep(0.01)
     return x
 
 def inner(x, method, style, bad):
@@ -112,6 +113,7 @@ def program(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("style", ["std", "rich"])
+@pytest.mark.contract("6 terminal", "6 counts")
 def test_on_a_terminal(start_method, style, program):
     with Terminal(program, "plain", start_method, style) as terminal:
         assert terminal.finish() == 0
@@ -122,14 +124,16 @@ def test_on_a_terminal(start_method, style, program):
 
 
 @pytest.mark.parametrize("style", ["std", "rich"])
-def test_unknown_length(style, program):
-    with Terminal(program, "unknown", "fork", style) as terminal:
+@pytest.mark.contract("6 unknown length")
+def test_unknown_length(start_method, style, program):
+    with Terminal(program, "unknown", start_method, style) as terminal:
         assert terminal.finish() == 0
         *_, bar, below = terminal.lines
     assert below == "below" and "30" in bar and "/30" not in bar and "%" not in bar
 
 
 @pytest.mark.parametrize("style", ["std", "rich"])
+@pytest.mark.contract("6 failure")
 def test_failure_on_a_terminal(start_method, style, program):
     with Terminal(program, "fails", start_method, style, columns=120) as terminal:
         assert terminal.finish() == 0
@@ -138,8 +142,10 @@ def test_failure_on_a_terminal(start_method, style, program):
     assert "failed: ValueError" in bar and "/30" in bar
 
 
-def test_ctrl_c(process_method, program):
-    with Terminal(program, "waits", process_method, "std", columns=120) as terminal:
+@pytest.mark.parametrize("style", ["std", "rich"])
+@pytest.mark.contract("6 Ctrl-C")
+def test_ctrl_c(start_method, style, program):
+    with Terminal(program, "waits", start_method, style, columns=120) as terminal:
         terminal.wait_for(lambda lines: any(re.search(r"[67]/8", line) for line in lines))
         terminal.press(b"\x03")
         assert terminal.finish() == 0
@@ -156,6 +162,7 @@ def at_positions(lines):
 
 
 @pytest.mark.parametrize("style", ["std", "rich"])
+@pytest.mark.contract("6 nested", "6 position")
 def test_nested(start_method, style, program):
     with Terminal(program, "nested", start_method, style) as terminal:
         terminal.wait_for(at_positions)
@@ -167,6 +174,7 @@ def test_nested(start_method, style, program):
     assert len(lines) in (3, 5), terminal.text  # bars of workers go with the picture, those of threads stay
 
 
+@pytest.mark.contract("6 nested")
 def test_nested_failure(start_method, program):
     with Terminal(program, "nested-fails", start_method, "std", columns=120) as terminal:
         terminal.wait_for(at_positions)
@@ -176,6 +184,7 @@ def test_nested_failure(start_method, program):
     assert lines[0] == "above" and "failed: ValueError" in lines[1] and lines[-2:] == ["caught", "below"]
 
 
+@pytest.mark.contract("6 nested")
 def test_killed_while_it_draws(process_method, program):
     """No bar waits for one that was killed, and none leaves half a line."""
     with Terminal(program, "killed", process_method, "std") as terminal:
@@ -194,6 +203,7 @@ def drawings(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", MAPS)
+@pytest.mark.contract("6 stderr", "6 counts")
 def test_redirected_stderr(name, start_method):
     """'std' honours a redirected sys.stderr; tasks are counted, not chunks; the total is never passed."""
     with WorkerPool(2, start_method=start_method) as pool, contextlib.redirect_stderr(io.StringIO()) as stderr:
@@ -212,6 +222,7 @@ def test_redirected_stderr(name, start_method):
     assert len(set(counts)) > 2  # it moved
 
 
+@pytest.mark.contract("6 options")
 def test_options_reach_the_bar():
     given = {"desc": "said", "unit": "stone", "file": io.StringIO(), "mininterval": 0.01}
     options = dict(given)
@@ -222,12 +233,14 @@ def test_options_reach_the_bar():
     assert last.startswith("said: 100%") and "3/3" in last and "stone/s" in last
 
 
+@pytest.mark.contract("6 counts")
 def test_arrays_count_pieces():
     with WorkerPool(2, start_method="threading") as pool, contextlib.redirect_stderr(io.StringIO()) as stderr:
         pool.map(tasks.array_sum, np.arange(100.0), progress_bar=True, n_splits=5, concatenate_numpy_output=False)
     assert "5/5" in stderr.getvalue() and "/100" not in stderr.getvalue()
 
 
+@pytest.mark.contract("6 position")
 def test_position_on_a_stream():
     with WorkerPool(1, start_method="threading") as pool, contextlib.redirect_stderr(io.StringIO()) as stderr:
         pool.map(tasks.identity, range(3), progress_bar=True, progress_bar_options={"position": 2})
@@ -236,6 +249,7 @@ def test_position_on_a_stream():
 
 @pytest.mark.parametrize("style", [None, "std", "rich", "dashboard"])
 @pytest.mark.parametrize("name", MAPS)
+@pytest.mark.contract("6 styles")
 def test_every_style_on_every_map(name, style):
     with WorkerPool(1, start_method="threading") as pool, contextlib.redirect_stderr(io.StringIO()) as stderr:
         results = getattr(pool, name)(tasks.double, range(3), progress_bar=True, progress_bar_style=style)
@@ -244,6 +258,7 @@ def test_every_style_on_every_map(name, style):
     assert style != "dashboard" or stderr.getvalue() == ""
 
 
+@pytest.mark.contract("6 failure")
 def test_failure_and_closing_on_a_stream(start_method):
     with WorkerPool(1, start_method=start_method) as pool, contextlib.redirect_stderr(io.StringIO()) as stderr:
         with pytest.raises(ValueError, match="no good"):
@@ -278,6 +293,7 @@ def test_no_bar_for_nothing():
         ({"mininterval": "x"}, None, ValueError, "mininterval"),
     ],
 )
+@pytest.mark.contract("6 wrong options")
 def test_wrong_options(options, style, error, text):
     with WorkerPool(1, start_method="threading") as pool:
         with pytest.raises(error, match=text):
@@ -291,11 +307,13 @@ def test_position_none_is_the_first_line():
     assert stderr.getvalue().startswith("\r")
 
 
+@pytest.mark.contract("6 wrong options")
 def test_unknown_style_without_a_bar():
     with WorkerPool(1, start_method="threading") as pool, pytest.raises(ValueError, match="progress_bar_style"):
         pool.map(tasks.identity, [1], progress_bar_style="fancy")
 
 
+@pytest.mark.contract("6 ours")
 def test_total_and_leave_are_ours():
     with WorkerPool(1, start_method="threading") as pool, contextlib.redirect_stderr(io.StringIO()) as stderr:
         for ours in ({"total": 7}, {"leave": False}):
@@ -304,6 +322,7 @@ def test_total_and_leave_are_ours():
     assert "3/3" in stderr.getvalue() and "/7" not in stderr.getvalue()
 
 
+@pytest.mark.contract("6 tqdm")
 def test_tqdm_is_left_alone():
     """Neither its lock nor its thread: another bar of the program's works as before."""
     before, threads = tqdm.tqdm.get_lock(), threading.active_count()
@@ -332,6 +351,7 @@ def test_one_write_a_drawing():
     assert all(write.startswith("\n\n\r") and "\x1b[A\x1b[A" in write for write in writes)
 
 
+@pytest.mark.contract("6 styles")
 def test_default_style():
     assert PROGRESS_BAR_DEFAULT_STYLE == "std"
     assert get_tqdm(None) is get_tqdm("std")
@@ -372,6 +392,7 @@ print(json.dumps([told, bars, texts]))
 """
 
 
+@pytest.mark.contract("6 notebook")
 def test_in_a_notebook(tmp_path):
     """Widgets, under each start method, with functions that were typed into the notebook."""
     import json

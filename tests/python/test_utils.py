@@ -26,11 +26,13 @@ from tercio import utils
         ("tercio.pool", "WorkerPool"),
     ],
 )
+@pytest.mark.contract("8 paths")
 def test_import_paths(module, names):
     for name in names.split():
         assert getattr(importlib.import_module(module), name) is not None
 
 
+@pytest.mark.contract("8 paths", "1 names")
 def test_constants():
     from tercio.context import DEFAULT_START_METHOD, FORK_AVAILABLE
     from tercio.tqdm_utils import PROGRESS_BAR_DEFAULT_STYLE
@@ -38,11 +40,13 @@ def test_constants():
     assert (DEFAULT_START_METHOD, FORK_AVAILABLE, PROGRESS_BAR_DEFAULT_STYLE) == ("fork", True, "std")
 
 
+@pytest.mark.contract("8 cpu counts")
 def test_cpu_counts():
     assert utils.cpu_count() == tercio.cpu_count() == os.cpu_count()
     assert 1 <= tercio.usable_cpu_count() <= len(os.sched_getaffinity(0))
 
 
+@pytest.mark.contract("8 cpu counts", "10 n_jobs")
 def test_usable_cpus_follow_affinity():
     cpu = min(os.sched_getaffinity(0))
     code = f"import os, tercio; os.sched_setaffinity(0, [{cpu}]); print(tercio.usable_cpu_count(), tercio.cpu_count())"
@@ -63,6 +67,7 @@ def test_usable_cpus_follow_affinity():
         ({"chunk_size": 2, "n_splits": 7}, [2] * 5),
     ],
 )
+@pytest.mark.contract("8 chunk_tasks")
 def test_chunk_tasks(given, sizes):
     for tasks in (range(10), list(range(10)), np.arange(10)):
         chunks = list(utils.chunk_tasks(tasks, **given))
@@ -72,6 +77,7 @@ def test_chunk_tasks(given, sizes):
     assert [len(chunk) for chunk in utils.chunk_tasks(iter(range(10)), **length)] == sizes
 
 
+@pytest.mark.contract("8 chunk_tasks")
 def test_chunk_tasks_takes_no_more_than_wanted():
     tasks = iter(range(10))
     assert list(utils.chunk_tasks(tasks, iterable_len=3, chunk_size=2)) == [(0, 1), (2,)]
@@ -82,6 +88,7 @@ def test_chunk_tasks_takes_no_more_than_wanted():
 @pytest.mark.parametrize(
     "given", [{}, {"chunk_size": 0}, {"chunk_size": 0.5}, {"n_splits": 0}, {"n_splits": 2}], ids=str
 )
+@pytest.mark.contract("8 chunk_tasks")
 def test_chunk_tasks_refuses(given):
     tasks = iter(range(10)) if given == {"n_splits": 2} else range(10)
     with pytest.raises(ValueError):
@@ -99,6 +106,7 @@ def test_chunk_tasks_refuses(given):
         ({"n_jobs": 2, "iterable_len": 5}, 5),
     ],
 )
+@pytest.mark.contract("8 get_n_chunks")
 def test_get_n_chunks(given, number):
     assert utils.get_n_chunks(range(100), **given) == number
     if "iterable_len" not in given:
@@ -116,6 +124,7 @@ def test_get_n_chunks(given, number):
         ({"iterable_len": 5, "n_jobs": 1}, [2, 1, 1, 1]),
     ],
 )
+@pytest.mark.contract("8 numpy chunking")
 def test_apply_numpy_chunking(given, sizes):
     array = np.arange(20).reshape(10, 2)
     pieces, number, chunk_size, n_splits = utils.apply_numpy_chunking(array, **given)
@@ -126,6 +135,7 @@ def test_apply_numpy_chunking(given, sizes):
     assert np.array_equal(np.concatenate([piece for (piece,) in pieces]), array[: sum(sizes)])
 
 
+@pytest.mark.contract("8 numpy chunking")
 def test_apply_numpy_chunking_of_nothing():
     pieces, number, *_ = utils.apply_numpy_chunking(np.empty((0, 3)), n_splits=3)
     assert list(pieces) == [] and number == 0
@@ -149,11 +159,13 @@ def test_apply_numpy_chunking_of_nothing():
         (-1.5, "-0:00:01.500", "-0:00:01"),
     ],
 )
+@pytest.mark.contract("8 format_seconds")
 def test_format_seconds(seconds, with_them, without):
     assert utils.format_seconds(seconds, with_milliseconds=True) == utils.format_seconds(seconds) == with_them
     assert utils.format_seconds(seconds, False) == without
 
 
+@pytest.mark.contract("8 single arguments")
 def test_make_single_arguments():
     given = [1, (2, 3), {"a": 4}]
     assert utils.make_single_arguments(given, generator=False) == [(1,), ((2, 3),), ({"a": 4},)]
@@ -161,6 +173,7 @@ def test_make_single_arguments():
     assert next(lazy) == (1,) and iter(lazy) is lazy
 
 
+@pytest.mark.contract("8 TimeIt")
 def test_time_it():
     seconds = [0.0, 1.0]
     longest = [(0.0, "none"), (1e9, "long")]

@@ -19,10 +19,10 @@ class Call:
     """A function and how it is called; sent to each worker once.
 
     Under threading it is handed over as it is. Under fork a worker that was forked after `register` (Pool does it
-    for `first_call`) inherits it; else, and under spawn and forkserver, it is pickled once by
-    ``tercio._serialize.dump_call(call_tuple, serializer, method) -> list of bytes-like`` (parts[0] is the pickle, the
-    others its out-of-band buffers), where call_tuple is (func, worker_init, worker_exit), and loaded in the worker by
-    ``tercio._serialize.load_call(parts, serializer)``.
+    for `first_call`) inherits it; else, and under spawn and forkserver, it is packed once by
+    ``tercio._serialize.dump_call(call_tuple, serializer, method) -> list of bytes-like`` (parts[0] is names or a
+    pickle, the others its out-of-band buffers), where call_tuple is (func, worker_init, worker_exit), and loaded in
+    the worker by ``tercio._names.load_call(parts, serializer)``.
     """
 
     func: Any

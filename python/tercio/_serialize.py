@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import _pickle as pickle  # what pickle is in CPython; pickle.py itself imports regular expressions, and workers wait
 import sys
+
+from tercio import _names
+from tercio._pickling import pickle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def dump_call(call: CallTuple, serializer: str, method: str) -> list[Any]:
     Returns
     -------
     list of bytes-like
-        The pickle, then its out-of-band buffers.
+        The names, or the pickle and its out-of-band buffers.
 
     Raises
     ------
@@ -109,6 +111,10 @@ def dump_call(call: CallTuple, serializer: str, method: str) -> list[Any]:
             return [data, *buffers]
         if method in _FRESH:
             _refuse_nameless(call)
+    elif serializer == "pickle":
+        named = _names.dump(call)
+        if named is not None:
+            return [named]
     try:
         return [_plain(call, buffers), *buffers]
     except Exception as error:
@@ -123,21 +129,13 @@ def dump_call(call: CallTuple, serializer: str, method: str) -> list[Any]:
 
 
 def load_call(parts: Sequence[Any], serializer: str) -> CallTuple:
-    """What ``dump_call`` packed."""
+    """What ``dump_call`` packed, if it isn't names; see ``_names.load_call``."""
     head, buffers = parts[0], parts[1:]
-    try:
-        if serializer == "dill":
-            dill_call: CallTuple = require("dill").loads(head)
-            return dill_call
-        call: CallTuple = pickle.loads(head, buffers=buffers)
-        return call
-    except AttributeError as error:
-        if "__main__" not in str(error) and "__mp_main__" not in str(error):
-            raise
-        raise AttributeError(
-            f"{error}. A worker runs the main module without what stands under `if __name__ == '__main__':`, "
-            "and knows nothing of what was typed in later. Define the function at the top of a module"
-        ) from error
+    if serializer == "dill":
+        dill_call: CallTuple = require("dill").loads(head)
+        return dill_call
+    call: CallTuple = pickle.loads(head, buffers=buffers)
+    return call
 
 
 def can_dump(call: CallTuple, serializer: str, method: str) -> bool:

@@ -81,8 +81,12 @@ def forget() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The server's process: imports what shall be preloaded, then serves."""
+    """The server's process: imports what its workers need, and what shall be preloaded, then serves."""
     *preload, argument = arguments
+    import faulthandler  # noqa: F401
+
+    from tercio import _names, _pickling, _postmortem, _worker  # noqa: F401
+
     if preload:
         from importlib import import_module
 

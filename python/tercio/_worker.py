@@ -7,13 +7,14 @@ to start. When it happens, what multiprocessing believes about the process is pu
 from __future__ import annotations
 
 import _thread
+import marshal
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
+    from types import CodeType, ModuleType
     from typing import Any
 
 
@@ -71,8 +72,6 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     list of bytes-like
         The preparation data, then the packed shared objects if there are any.
     """
-    import pickle
-
     from tercio import _postmortem, context
 
     context.alias_main()
@@ -90,12 +89,62 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
         data["log"] = log.told()
     data.update(main_module())
     data.update(_multiprocessing())
-    parts: list[Any] = [pickle.dumps(data, protocol=5)]
+    if "main_path" in data:
+        data["main_code"] = _main_code(data["main_path"])
+    parts: list[Any] = [_dump(data)]
     if shared_objects is not None:
         from tercio._serialize import dump_shared
 
         parts += dump_shared(shared_objects, serializer, method)
     return parts
+
+
+def _dump(data: dict[str, Any]) -> bytes:
+    # Nearly always it is plain through and through, and then a worker needs no pickle to read it.
+    try:
+        return b"m" + marshal.dumps(data)
+    except ValueError:
+        from tercio._pickling import dumps
+
+        return b"p" + dumps(data, protocol=5)
+
+
+_compiled: dict[str, tuple[tuple[int, int], bytes]] = {}
+
+
+def _main_code(path: str) -> bytes | None:
+    """The main module, compiled once here and not in each worker; None where a worker has to see to it itself."""
+    from tercio._command import executable
+
+    if executable() != sys.executable or not _is_source(path):
+        return None
+    try:
+        about = os.stat(path)
+        when = (about.st_mtime_ns, about.st_size)
+        known = _compiled.get(path)
+        if known is None or known[0] != when:
+            known = _compiled[path] = (when, marshal.dumps(_compile(path)))
+        return known[1]
+    except Exception:
+        return None  # the worker's own try tells why
+
+
+def _is_source(path: str) -> bool:
+    # Neither a folder nor an archive can be compiled; runpy knows how to find the __main__ in them.
+    return not os.path.isdir(path) and (path.endswith((".py", ".pyw")) or not _is_archive(path))
+
+
+def _is_archive(path: str) -> bool:
+    import zipfile
+
+    return zipfile.is_zipfile(path)
+
+
+def _compile(path: str) -> CodeType:
+    import io
+
+    with io.open_code(path) as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)  # this module's __future__ is not that one's
 
 
 def main_module() -> dict[str, Any]:
@@ -202,9 +251,7 @@ def enter(
         _dress_all()
         return None
 
-    import _pickle  # pickle itself imports regular expressions, a quarter of what a fresh worker does
-
-    data: dict[str, Any] = _pickle.loads(parts[0])
+    data = _load(parts[0])
     state.parent_name = data.get("parent_name", "MainProcess")
     state.authkey = data.get("authkey")
     state.start_method = data.get("start_method")
@@ -229,6 +276,14 @@ def enter(
     from tercio._serialize import load_shared
 
     return load_shared(parts[1:], data["serializer"])
+
+
+def _load(packed: Any) -> dict[str, Any]:
+    loads: Any = marshal.loads
+    if packed[:1] != b"m":
+        from tercio._pickling import loads
+    data: dict[str, Any] = loads(packed[1:])
+    return data
 
 
 def _leave_parent_behind(method: str) -> None:
@@ -301,7 +356,7 @@ def _run_main(data: dict[str, Any]) -> None:
         return  # a forkserver that has it already
     state.preparing = True
     try:
-        module = _main_from_name(name) if name is not None else _main_from_path(path or "")
+        module = _main_from_name(name) if name is not None else _main_from_path(path or "", data.get("main_code"))
     finally:
         state.preparing = False
     module.__dict__["__tercio_main__"] = (name, path)
@@ -317,30 +372,20 @@ def _main_from_name(name: str) -> ModuleType:
     return module
 
 
-def _main_from_path(path: str) -> ModuleType:
-    # Neither a folder nor an archive can be compiled; runpy knows how to find the __main__ in them.
-    if os.path.isdir(path) or (not path.endswith((".py", ".pyw")) and _is_archive(path)):
+def _main_from_path(path: str, compiled: bytes | None) -> ModuleType:
+    if compiled is None and not _is_source(path):
         import runpy
 
         module = _new_main()
         module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
         _install_main(module)
         return module
-    import io
-
-    with io.open_code(path) as file:
-        code = compile(file.read(), path, "exec")
+    code = _compile(path) if compiled is None else marshal.loads(compiled)
     module = _new_main()
     module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None)
     _install_main(module)  # before it runs: what it defines may be pickled, or ask for its module, meanwhile
     exec(code, module.__dict__)
     return module
-
-
-def _is_archive(path: str) -> bool:
-    import zipfile
-
-    return zipfile.is_zipfile(path)
 
 
 def _new_main() -> ModuleType:

@@ -436,6 +436,20 @@ void tercio__take_back(tercio_pool *pool, tercio_run *run)
     }
 }
 
+/* What the worker runs, or will run next, and how many messages that is with those behind it. */
+static uint64_t count_live(const tercio__worker *worker, uint64_t *front)
+{
+    uint64_t n = 0;
+    for (uint64_t s = worker->sender.tail, passed = tercio__sender_passed(&worker->sender); s-- > passed;)
+        if (!worker->inflight[s % TERCIO__SLOTS].over) {
+            *front = s;
+            n++;
+        }
+    return n;
+}
+
+/* Never the message in front: a worker that is still starting, or just wakes, is to get its first one (tasks may wait
+ * for each other). One that was revoked counts no more, or the next look would take the one before it, too. */
 void tercio__balance(tercio_pool *pool)
 {
     if (pool->pending)
@@ -444,18 +458,19 @@ void tercio__balance(tercio_pool *pool)
         tercio__worker *idle = &pool->workers[i], *loaded = NULL;
         if (!accepts(idle) || !idle->alive || load_of(idle) > 0)
             continue;
-        uint64_t most = 1;
+        uint64_t most = 1, front = 0;
         for (unsigned j = 0; j < pool->n_workers; j++) {
             tercio__worker *worker = &pool->workers[j];
-            uint64_t load = worker->sender.tail - tercio__sender_passed(&worker->sender);
-            if (accepts(worker) && load > most) {
+            uint64_t first = 0, load = accepts(worker) && load_of(worker) > most ? count_live(worker, &first) : 0;
+            if (load > most) {
                 most = load;
+                front = first;
                 loaded = worker;
             }
         }
         if (loaded == NULL)
             return;
-        for (uint64_t left = most / 2, s = loaded->sender.tail; left > 0 && s-- > loaded->sender.reclaimed;) {
+        for (uint64_t left = most / 2, s = loaded->sender.tail; left > 0 && --s > front;) {
             tercio__chunk *chunk = &loaded->inflight[s % TERCIO__SLOTS];
             /* Where input is still to come, that will reach the idle one sooner. */
             if (chunk->over || chunk->run == NULL || chunk->run->options.in_turn ||

@@ -182,6 +182,74 @@ static void cancelled_queued_and_running(void **state)
     tercio_close(pool);
 }
 
+/* ---- Who gets what ---------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const item *in;
+    size_t n, next;
+} upcoming;
+
+static int next_upcoming(void *user, tercio_bytes *input)
+{
+    upcoming *source = user;
+    if (source->next == source->n)
+        return 0;
+    *input = (tercio_bytes){&source->in[source->next++], sizeof *source->in};
+    return 1;
+}
+
+static void stop_worker(int pid)
+{
+    char path[64], how = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    while (how != 'T') { /* it may have been about to look for work */
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        assert_int_equal(fscanf(file, "%*d (%*[^)]) %c", &how), 1);
+        fclose(file);
+    }
+}
+
+/* A worker that is slow to wake, or to start, gets its first message all the same: others take what is behind it. */
+static void the_first_message_is_not_taken_back(void **state)
+{
+    enum { N = 6 };
+    skip_threads(state); /* they can't be stopped one by one */
+    tercio_pool *pool = open_pool(state, 2);
+    tercio_map_options options = {.size = sizeof options, .unordered = true, .max_active = N};
+    tercio_result result = {.size = sizeof result};
+    tercio_stats stats[2] = {{.size = sizeof stats[0]}};
+    item *in = items_of(N, 0);
+    upcoming source = {.in = in, .n = N};
+    tercio_run *run;
+    int pids[2];
+    tercio_worker_pids(pool, pids, 2);
+    for (int stopped = 0; stopped < 2; stopped++) {
+        stop_worker(pids[stopped]);
+        source.next = 0;
+        assert_int_equal(tercio_stream(pool, WORK, next_upcoming, &source, &options, &run), 0);
+        for (int i = 0; i < N - 1; i++) {
+            assert_int_equal(tercio_next(run, -1, &result), 1);
+            assert_int_equal(result.worker, !stopped);
+            tercio_release(run, &result);
+        }
+        do /* until the other one has nothing to do: then it looks for work */
+            assert_int_equal(tercio_get_stats(pool, stats, 2), 2);
+        while (stats[!stopped].state != TERCIO_STATE_WAIT);
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(tercio_next(run, 0, &result), TERCIO_EAGAIN);
+        assert_int_equal(kill(pids[stopped], SIGCONT), 0);
+        assert_int_equal(tercio_next(run, -1, &result), 1);
+        assert_int_equal(result.worker, stopped);
+        tercio_release(run, &result);
+        assert_int_equal(tercio_next(run, -1, &result), 0);
+        tercio_run_close(run);
+    }
+    free(in);
+    tercio_close(pool);
+}
+
 /* ---- Several threads --------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -621,6 +689,7 @@ int main(int argc, char **argv)
         BATTERY_TEST(a_limit_for_init),
         BATTERY_TEST(a_limit_for_exit),
         BATTERY_TEST(cancelled_queued_and_running),
+        BATTERY_TEST(the_first_message_is_not_taken_back),
         BATTERY_TEST(drivers_take_turns),
         BATTERY_TEST(short_items_beside_a_long_one),
         BATTERY_TEST(finished_while_others_wait),

@@ -235,7 +235,7 @@ void tercio__pump_worker(tercio__worker *worker)
         read = true;
     }
     if (error && worker->handle >= 0) /* it writes nonsense: it can't go on */
-        (void)tercio__process_signal(worker->handle, SIGKILL);
+        (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
     if (read) {
         tercio__receiver_done(sender);
         worker->pool->last_active = worker->index;

@@ -288,7 +288,7 @@ static void ask_to_stop(tercio_pool *pool, uint32_t how)
         atomic_store_explicit(&worker->sender.map.words->stop, how, memory_order_release);
         if (how == TERCIO__STOP_NOW && worker->handle >= 0 &&
             atomic_load_explicit(&worker->sender.map.words->phase, memory_order_acquire) != TERCIO_STATE_WAIT)
-            (void)tercio__process_signal(worker->handle, tercio__interrupt_signal());
+            (void)tercio__process_signal(worker->handle, worker->pid, tercio__interrupt_signal());
         tercio__wake(worker);
     }
 }
@@ -298,7 +298,7 @@ static void kill_all(tercio_pool *pool)
     for (unsigned i = 0; i < pool->n_workers; i++) {
         tercio__worker *worker = &pool->workers[i];
         if (worker->state != TERCIO_STATE_NONE && worker->handle >= 0)
-            (void)tercio__process_signal(worker->handle, SIGKILL);
+            (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
     }
 }
 

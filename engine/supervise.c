@@ -71,7 +71,7 @@ void tercio__interrupt_worker(tercio__worker *worker, uint64_t sequence)
     worker->told_at = tercio__now();
     worker->told_sequence = sequence;
     if (worker->handle >= 0)
-        (void)tercio__process_signal(worker->handle, tercio__interrupt_signal());
+        (void)tercio__process_signal(worker->handle, worker->pid, tercio__interrupt_signal());
     tercio__wake(worker);
     tercio__bell_ring(pool->keeper_bell); /* it sets its timer for the grace */
 }
@@ -107,7 +107,7 @@ static void kill_worker(tercio__worker *worker)
     if (worker->handle >= 0) {
         if (!worker->pool->options.no_group && worker->pool->starter != &tercio__forkserver_starter)
             tercio__process_kill_group(worker->pid);
-        (void)tercio__process_signal(worker->handle, SIGKILL);
+        (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
     } else if (worker->thread_runs) {
         tercio__leave_thread(worker);
     }
@@ -459,7 +459,7 @@ static int start_worker(tercio__worker *worker, bool again)
     if (error == 0 && watched && (error = tercio__set_add(pool->set, worker->handle, worker->index)) != 0) {
         kept = errno;
         open_gate(worker, TERCIO__GATE_DEAD);
-        (void)tercio__process_signal(worker->handle, SIGKILL);
+        (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
         (void)tercio__bells_wait(&worker->handle, 1, 0, NULL); /* it stands at the gate: nothing holds it up */
         (void)pool->starter->collect(worker, &never);
     }

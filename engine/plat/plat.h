@@ -19,11 +19,12 @@ enum { TERCIO__MAP_SHARED, TERCIO__MAP_PRIVATE };
 
 /* A new nameless file of no size: close-on-exec, never executable, sealed against shrinking. Returns: descriptor. */
 int tercio__shm_create(void);
-/* Gets real memory for [offset, offset + size), growing the file: later stores there can't fail. Never raises SIGXFSZ. */
+/* Gets real memory for [offset, offset + size), growing the file: later stores there can't fail. Never raises SIGXFSZ.
+ * What was written there before may be zeros afterwards. */
 int tercio__shm_reserve(int fd, uint64_t offset, uint64_t size);
 /* Copies bytes to the file at offset, growing it; cheaper than a store for pages never touched. */
 int tercio__shm_write(int fd, uint64_t offset, const void *data, size_t size);
-/* Gives the memory of the range back; it reads as zeros afterwards. */
+/* Gives the memory of the range back, where the system can. */
 void tercio__shm_punch(int fd, uint64_t offset, uint64_t size);
 /* Maps a page-aligned range. TERCIO__MAP_SHARED mappings are neither inherited by forked children nor dumped;
  * TERCIO__MAP_PRIVATE ones are inherited. Returns: 0 and *address. */
@@ -61,17 +62,18 @@ typedef struct {
     uint64_t peak_rss; /* bytes; 0: unknown */
 } tercio__exit;
 
-/* A handle on a child of this process, which stays valid (readable at death) whoever reaps it. Returns: descriptor. */
+/* A handle on a child of this process, which stays valid (readable at death) whoever reaps it. Returns: descriptor.
+ * Where handles are poor (an old kernel, a sandbox) its number is needed beside it. */
 int tercio__process_handle(int pid);
 /* How a dead child ended; collects it. Never blocks. Returns: 0; TERCIO_EAGAIN while it lives. */
 int tercio__process_collect(int handle, int pid, tercio__exit *);
 /* Sends a signal through the handle, never to a stranger. Returns: 0; TERCIO_EINVAL when it is gone. */
-int tercio__process_signal(int handle, int signal);
+int tercio__process_signal(int handle, int pid, int signal);
 /* Kills the process group that the process leads. Only while it is not collected yet. */
 void tercio__process_kill_group(int pid);
 
 /* True when a child that is dead, but not collected yet, was killed or ended with a code other than 0. */
-bool tercio__process_failed(int handle);
+bool tercio__process_failed(int handle, int pid);
 
 /* Standard output and error of C: what a forked child has inherited in its buffers is its parent's to write. */
 void tercio__forget_output(void);
@@ -85,7 +87,7 @@ bool tercio__is_main_thread(void);
 /* True when the process that is our parent now isn't `parent` any more. */
 bool tercio__parent_gone(int parent);
 
-/* Number of threads of this process; 0: unknown. */
+/* Number of threads of this process, without those of this layer; 0: unknown. */
 int tercio__count_threads(void);
 int tercio__pin_thread(const int *cpus, size_t n);
 unsigned tercio__cpus_usable(void);

@@ -66,7 +66,7 @@ void tercio_server_close(tercio_server *server)
     close(server->socket); /* the server ends when nobody is connected any more */
     if (server->fork_generation == tercio__fork_generation()) {
         /* It runs nothing but its loop, or imports before that; neither is worth waiting for. */
-        (void)tercio__process_signal(server->handle, SIGKILL);
+        (void)tercio__process_signal(server->handle, server->pid, SIGKILL);
         while (tercio__process_collect(server->handle, server->pid, &how) == TERCIO_EAGAIN)
             (void)tercio__bells_wait(&server->handle, 1, 0, NULL);
     }

@@ -48,7 +48,7 @@ static void close_client(server *s, client *c)
         if (each->client == c) {
             each->client = NULL;
             tercio__process_kill_group(each->pid); /* its pool is gone without it */
-            (void)tercio__process_signal(each->handle, SIGKILL);
+            (void)tercio__process_signal(each->handle, each->pid, SIGKILL);
         }
     tercio__set_remove(s->set, c->socket);
     close(c->socket);
@@ -129,7 +129,7 @@ static void start_child(server *s, client *c, uint32_t index)
 static void end_child(server *s, child *gone)
 {
     tercio__exit how;
-    if (tercio__process_failed(gone->handle))
+    if (tercio__process_failed(gone->handle, gone->pid))
         tercio__process_kill_group(gone->pid); /* what it left, while its number is still its own */
     if (tercio__process_collect(gone->handle, gone->pid, &how))
         return;

@@ -59,6 +59,13 @@ def _workers(process: Any) -> list[Any]:
     return found
 
 
+def _is_refusal(error: OSError) -> bool:
+    """Whether the kernel is too old for a call, or a sandbox forbids it."""
+    import errno
+
+    return error.errno in (errno.ENOSYS, errno.EPERM)
+
+
 class _Worker:
     """A worker as multiprocessing wants to handle a process. Who ends one gets another: the pool replaces it."""
 
@@ -88,6 +95,10 @@ class _Worker:
             ended.register(self.sentinel, select.POLLIN)
         except ProcessLookupError:
             return 0
+        except OSError as error:
+            if not _is_refusal(error):
+                raise
+            return self._wait_by_number(timeout)
         return 0 if ended.poll(None if timeout is None else max(timeout, 0) * 1000) else None
 
     def terminate(self) -> None:
@@ -109,6 +120,33 @@ class _Worker:
                 signal.pidfd_send_signal(handle, number)
         except ProcessLookupError:
             pass
+        except OSError as error:
+            if not _is_refusal(error):
+                raise
+            if self._is_known():
+                os.kill(self.pid, number)
+
+    def _wait_by_number(self, timeout: float | None) -> int | None:
+        """Wait where there are no pidfds; how it ended stays the pool's to collect."""
+        if timeout == 0:
+            return None if self._is_known() else 0
+
+        def until_it_ends() -> None:
+            try:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                if self._is_known():  # the forkserver's child
+                    raise
+
+        if timeout is None:
+            until_it_ends()
+            return 0
+        import threading
+
+        waiter = threading.Thread(target=until_it_ends, daemon=True)
+        waiter.start()
+        waiter.join(timeout)
+        return None if waiter.is_alive() else 0
 
     def close(self) -> None:
         handle, self._handle = self._handle, -1

@@ -41,6 +41,15 @@ _worker_fd = -1  # in a worker: its own way into its parent's file
 # ---- In the parent ----------------------------------------------------------------------------------------------
 
 
+def _nameless_file() -> int:
+    try:
+        fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
+        os.fchmod(fd, 0o600)
+        return fd
+    except (AttributeError, OSError):  # an older kernel, or a sandbox
+        return os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | os.O_EXCL, 0o600)
+
+
 def acquire(user: object) -> None:
     """Make the file, for a pool that is about to start workers. Never raises: without it there are no stacks."""
     import weakref
@@ -55,9 +64,8 @@ def acquire(user: object) -> None:
         _file.users = len(_users)
         _file.oom_kills, _file.suspects, _file.pid = _oom_kills(), 0, os.getpid()
         try:
-            _file.fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
-            os.fchmod(_file.fd, 0o600)
-        except (AttributeError, OSError):
+            _file.fd = _nameless_file()
+        except OSError:
             _file.fd = -1
 
 
@@ -196,7 +204,7 @@ def watch(place: tuple[int, int] | None) -> None:
 
         # A description of our own: the parent's is shared with our siblings, offset and all.
         fd = os.open(f"/proc/{place[0]}/fd/{place[1]}", os.O_RDWR | os.O_CLOEXEC)
-        if not os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{NAME}"):
+        if not os.readlink(f"/proc/self/fd/{fd}").startswith((f"/memfd:{NAME}", "/dev/shm/#")):
             raise OSError("the pool is gone, and its number leads to another file")
         at = os.getpid() * SLOT
         if os.fstat(fd).st_blocks * 512 > MOST_HELD:

@@ -418,18 +418,18 @@ static void test_spawn_groups_and_signals_by_handle(void **state)
     assert_true(pid > 0);
     assert_int_equal(getpgid(pid), pid);
     assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
-    assert_int_equal(tercio__process_signal(handle, 0), 0);
-    assert_int_equal(tercio__process_signal(handle, SIGTERM), 0);
+    assert_int_equal(tercio__process_signal(handle, pid, 0), 0);
+    assert_int_equal(tercio__process_signal(handle, pid, SIGTERM), 0);
     int again = dup(handle);
     assert_int_equal(end_of(handle, pid).signal, SIGTERM);
-    assert_int_equal(tercio__process_signal(again, SIGTERM), TERCIO_EINVAL);
+    assert_int_equal(tercio__process_signal(again, pid, SIGTERM), TERCIO_EINVAL);
     close(again);
 
     pid = spawn(ARGV("sleep", "1000"), NULL, 0, true, &handle);
     assert_int_equal(getpgid(pid), getpgrp());
     tercio__process_kill_group(pid); /* leads none: nothing happens, above all not to us */
     assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
-    assert_int_equal(tercio__process_signal(handle, SIGKILL), 0);
+    assert_int_equal(tercio__process_signal(handle, pid, SIGKILL), 0);
     assert_int_equal(end_of(handle, pid).signal, SIGKILL);
 }
 
@@ -465,7 +465,7 @@ static void test_collected_by_another(void **state)
     assert_int_equal(how.signal, remembered ? SIGKILL : 0);
     int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, false, &handle);
     assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
-    tercio__process_signal(handle, SIGKILL);
+    tercio__process_signal(handle, pid, SIGKILL);
     (void)end_of(handle, pid);
     int none;
     assert_int_equal(spawn(ARGV("/nowhere/at/all"), NULL, 0, false, &none), TERCIO_ESYSTEM);

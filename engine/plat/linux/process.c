@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Processes by handle: a pidfd names the process it was made for and no later one of the same number.
+ * Processes by handle: a pidfd names the process it was made for and no later one of the same number. Where there are
+ * none the handle is watch.c's, and the number is used; it is the child's own as long as we haven't collected it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "../plat.h"
+#include "linux.h"
 #include "tercio.h"
 
 /* The same on every architecture that the kernel floor leaves open; older headers lack them. */
@@ -40,17 +42,25 @@ _Static_assert(sizeof(struct pidfd_facts) == 64, "the kernel tells versions apar
 int tercio__process_handle(int pid)
 {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    return fd < 0 ? TERCIO_ESYSTEM : fd;
+    if (fd >= 0)
+        return fd;
+    return tercio__refused() ? tercio__watch_child(pid) : TERCIO_ESYSTEM;
 }
 
-/* The raw call, because the C library's waitid has no place for rusage. */
-static int wait_for(int how, int id, siginfo_t *info, struct rusage *usage)
+/* The raw call, because the C library's waitid has no place for rusage. By number where there is no handle, and where
+ * it can't be waited for: before Linux 5.4 (EINVAL), where it is no pidfd (EBADF), where that is refused. */
+static int wait_for(int handle, int pid, siginfo_t *info, int flags, struct rusage *usage)
 {
-    int result;
-    do {
-        memset(info, 0, sizeof *info);
-        result = (int)syscall(SYS_waitid, how, id, info, WEXITED | WNOHANG, usage);
-    } while (result < 0 && errno == EINTR);
+    int result = -1;
+    for (int by_number = handle < 0; by_number < 2; by_number++) {
+        do {
+            memset(info, 0, sizeof *info);
+            result = (int)syscall(SYS_waitid, by_number ? P_PID : by_pidfd, by_number ? pid : handle, info,
+                                  WEXITED | WNOHANG | flags, usage);
+        } while (result < 0 && errno == EINTR);
+        if (result == 0 || !(errno == EINVAL || errno == EBADF || tercio__refused()))
+            break;
+    }
     return result;
 }
 
@@ -69,10 +79,7 @@ int tercio__process_collect(int handle, int pid, tercio__exit *exit)
     memset(&usage, 0, sizeof usage);
     *exit = (tercio__exit){.code = -1};
 
-    int result = handle >= 0 ? wait_for(by_pidfd, handle, &info, &usage) : -1;
-    if (handle < 0 || (result < 0 && errno == EINVAL)) /* a kernel that has pidfds and can't wait for them */
-        result = wait_for(P_PID, pid, &info, &usage);
-    if (result == 0) {
+    if (wait_for(handle, pid, &info, 0, &usage) == 0) {
         if (info.si_pid == 0)
             return TERCIO_EAGAIN;
         if (info.si_code == CLD_EXITED)
@@ -80,6 +87,7 @@ int tercio__process_collect(int handle, int pid, tercio__exit *exit)
         else
             exit->signal = info.si_status;
         exit->peak_rss = (uint64_t)usage.ru_maxrss * 1024;
+        tercio__watch_end(pid);
         return 0;
     }
     if (errno != ECHILD)
@@ -95,22 +103,28 @@ int tercio__process_collect(int handle, int pid, tercio__exit *exit)
         else if (WIFSIGNALED(facts.exit_status))
             exit->signal = WTERMSIG(facts.exit_status);
     }
+    tercio__watch_end(pid);
     return 0;
 }
 
-bool tercio__process_failed(int handle)
+bool tercio__process_failed(int handle, int pid)
 {
     siginfo_t info;
-    memset(&info, 0, sizeof info);
-    if (syscall(SYS_waitid, by_pidfd, handle, &info, WEXITED | WNOHANG | WNOWAIT, NULL) || info.si_pid == 0)
+    if (wait_for(handle, pid, &info, WNOWAIT, NULL) || info.si_pid == 0)
         return false;
     return info.si_code != CLD_EXITED || info.si_status != 0;
 }
 
-int tercio__process_signal(int handle, int signal)
+int tercio__process_signal(int handle, int pid, int signal)
 {
     if (syscall(SYS_pidfd_send_signal, handle, signal, NULL, 0) == 0)
         return 0;
+    if (errno == EBADF || tercio__refused()) {
+        if (is_dead(handle, pid))
+            return TERCIO_EINVAL;
+        if (kill(pid, signal) == 0)
+            return 0;
+    }
     return errno == ESRCH ? TERCIO_EINVAL : TERCIO_ESYSTEM;
 }
 
@@ -191,6 +205,7 @@ int tercio__die_with_parent(int parent, bool lasting)
 
 int tercio__count_threads(void)
 {
+    int watchers = tercio__watchers();
     int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return 0;
@@ -208,7 +223,9 @@ int tercio__count_threads(void)
     for (int field = 2; at && field < 20; field++)
         at = strchr(at + 1, ' ');
     long threads = at ? strtol(at, NULL, 10) : 0;
-    return threads > 0 && threads <= INT32_MAX ? (int)threads : 0;
+    if (threads <= 0 || threads > INT32_MAX)
+        return 0;
+    return threads > watchers ? (int)threads - watchers : 1;
 }
 
 int tercio__own_executable(char *path, size_t size)

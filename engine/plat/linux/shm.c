@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "../plat.h"
+#include "linux.h"
 #include "tercio.h"
 
 /* Numbers that headers as old as glibc 2.28's may lack. */
@@ -61,7 +62,7 @@ int tercio__shm_create(void)
         (void)fchmod(fd, 0600); /* the kernel makes them open to all who could reach them */
         return fd;
     }
-    if (errno != EPERM && errno != ENOSYS && errno != EACCES)
+    if (!tercio__refused())
         return failed();
     fd = nameless_file_in("/dev/shm");
     if (fd < 0)
@@ -85,6 +86,20 @@ static int within_file_limit(uint64_t offset, uint64_t size)
     return 0;
 }
 
+/* Where the file's system has no fallocate, or it is refused: zeros get memory too. */
+static int write_zeros(int fd, uint64_t offset, uint64_t size)
+{
+    static const unsigned char zeros[64 << 10];
+    int error = 0;
+    while (size && !error) {
+        size_t step = size < sizeof zeros ? (size_t)size : sizeof zeros;
+        error = tercio__shm_write(fd, offset, zeros, step);
+        offset += step;
+        size -= step;
+    }
+    return error;
+}
+
 int tercio__shm_reserve(int fd, uint64_t offset, uint64_t size)
 {
     int error = within_file_limit(offset, size);
@@ -95,7 +110,7 @@ int tercio__shm_reserve(int fd, uint64_t offset, uint64_t size)
         if (fallocate(fd, 0, (off_t)offset, (off_t)step)) {
             if (errno == EINTR)
                 continue;
-            return failed();
+            return tercio__refused() ? write_zeros(fd, offset, size) : failed();
         }
         offset += step;
         size -= step;

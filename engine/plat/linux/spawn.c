@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "../plat.h"
+#include "linux.h"
 #include "tercio.h"
 
 enum { clone_pidfd = 0x1000 };
@@ -139,7 +140,7 @@ int tercio__spawn(char *const *argv, const int *keep, size_t n, bool no_group, i
             birth.handled[s] = action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN;
     }
     pid = clone(child, stack + stack_bytes, CLONE_VM | CLONE_VFORK | clone_pidfd | SIGCHLD, &birth, &pidfd);
-    if (pid < 0 && errno == EINVAL)
+    if (pid < 0 && (errno == EINVAL || tercio__refused()))
         pid = clone(child, stack + stack_bytes, CLONE_VM | CLONE_VFORK | SIGCHLD, &birth);
     error = pid < 0 ? errno : birth.error;
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, kernel_mask_bytes);

@@ -6,13 +6,12 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import peers
 import tasks
-from harness import Case, Cpu, Measured, descendants, in_turn, ratio, timed
+from harness import Case, Cpu, Measured, alone, descendants, in_turn, ratio, with_p99
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,58 +113,38 @@ def floors_program() -> str:
 # ---- A pool's life ----------------------------------------------------------------------------------------------
 
 
-def _life(open_it: Any, method: str, kept: bool = True) -> Callable[[], Measured]:
-    def once() -> list[int]:
-        with open_it(method) as call:
-            return call(abs, [-1, -2], 1)
-
-    def run() -> Measured:
-        if method == "forkserver":
-            once()  # the server is started before
-        return timed(once, lambda result: list(result) == [1, 2])
-
-    return run
-
-
 def life(case: Case) -> None:
-    """Start two workers, run two tasks, end; with a small and with a large parent."""
-    import numpy as np
-
-    bare = [sys.executable, "-c", "pass"]
+    """Start two workers, run two tasks, end; by a small and by a large program."""
     curve: dict[str, list[tuple[float, float]]] = {}
+    who_is = {"tercio": "tercio", "pool": "Pool", "executor": "ProcessPoolExecutor", "mpire": "mpire"}
     for size in (50, 200 if case.quick else 1000):
-        ballast = np.ones(size << 17)  # 8 bytes each
         for method in ("fork", "spawn", "forkserver", "threading"):
             small = size == 50
             if method == "threading":
                 if not small:
                     continue
-                contenders = {"tercio": _life(peers.tercio, method), "ThreadPoolExecutor": _life(_threads, method)}
+                contenders = {"tercio": "tercio", "threads": "ThreadPoolExecutor"}
             else:
-                contenders = {
-                    "tercio": _life(peers.tercio, method),
-                    "Pool": _life(peers.pool, method),
-                    "ProcessPoolExecutor": _life(peers.executor, method),
-                }
-                if small or method == "fork":
-                    contenders["mpire"] = _life(peers.mpire, method)
+                contenders = {who: name for who, name in who_is.items() if who != "mpire" or small or method == "fork"}
             if method == "spawn":
-                contenders["a bare interpreter"] = lambda: timed(lambda: subprocess.run(bare, check=True))
-            samples = in_turn(contenders, max(case.rounds, 7 if method != "fork" else 15))
+                contenders["bare"] = "a bare interpreter"
+            samples = in_turn(
+                {name: _life(who, method, size, case.quick) for who, name in contenders.items()}, case.rounds
+            )
+            with_p99(samples)
             name = f"{method}, parent of {size} MB"
-            for sample in samples.values():  # of few runs the 99th percentile is the worst of them
-                for run in sample.runs:
-                    run.more["p99"] = _quantile(sample.values(), 0.99)
             case.table(name, samples, "ms")
             for who, sample in samples.items():
                 curve.setdefault(f"{who}, {method}", []).append((size, sample.median()))
             _life_goals(case, name, method, small, samples)
-        del ballast
     case.plots["start"] = curve
 
 
-def _threads(method: str) -> Any:
-    return peers.threads()
+def _life(who: str, method: str, size: int, quick: bool) -> Callable[[], Measured]:
+    times = {"fork": 10, "threading": 50}.get(method, 5)
+    if who == "mpire":
+        times = 2
+    return lambda: alone("life", who, method, times // 2 if quick else times, size)
 
 
 def _life_goals(case: Case, name: str, method: str, small: bool, samples: Any) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import time
 
 import peers
 import tasks
-from harness import Case, Measured, descendants, in_turn, private, pss, ratio, timed
+from harness import Case, Measured, alone, descendants, in_turn, private, pss, ratio, timed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,24 +78,8 @@ def arrays(case: Case) -> None:
 # ---- Shared objects ---------------------------------------------------------------------------------------------
 
 
-def _shared(open_it: Any, func: Any, n: int, start: Callable[[], Any]) -> Callable[[], Measured]:
-    """From nothing to the first results of both workers; then the workers' private memory."""
-
-    def run() -> Measured:
-        before = descendants(os.getpid())
-        gc.collect()
-        began = time.perf_counter()
-        with open_it() as call:
-            result = call(func, [0, n - 1], 1)
-            took = time.perf_counter() - began
-            if list(result) != [1.0, float(n)]:
-                raise ValueError(f"wrong: {result}")
-            workers = sorted(descendants(os.getpid()) - before, key=private)[-2:]
-            memory = max((private(pid) for pid in workers), default=0)
-        return Measured(took, None, private=memory)
-
-    start()
-    return run
+def _shared(who: str, method: str, megabytes: int) -> Callable[[], Measured]:
+    return lambda: alone("shared", who, method, megabytes)
 
 
 def shared_objects(case: Case) -> None:
@@ -104,28 +87,12 @@ def shared_objects(case: Case) -> None:
     import numpy as np
 
     size = (64 if case.quick else 512) << 20
-    n = size // 8
-    shared = np.arange(1, n + 1, dtype=np.float64)
-    small = np.arange(1, 101, dtype=np.float64)
     for method in ("fork", "forkserver", "spawn"):
-
-        def ready(method: str = method) -> None:
-            if method == "forkserver":  # servers run before anything is timed
-                with peers.tercio(method) as call:
-                    call(abs, [-1], 1)
-                with peers.pool(method) as call:
-                    call(abs, [-1], 1)
-
-        def with_init(shared: Any, method: str = method) -> Any:
-            return functools.partial(peers.pool, method, initializer=tasks.keep_shared, initargs=(shared,))
-
         contenders = {
-            "tercio": _shared(functools.partial(peers.tercio, method, shared_objects=shared), tasks.first_of, n, ready),
-            "tercio, 100 numbers": _shared(
-                functools.partial(peers.tercio, method, shared_objects=small), tasks.first_of, 100, ready
-            ),
-            "Pool with initargs": _shared(with_init(shared), tasks.first_of_kept, n, ready),
-            "mpire": _shared(functools.partial(peers.mpire, method, shared_objects=shared), tasks.first_of, n, ready),
+            "tercio": _shared("tercio", method, size >> 20),
+            "tercio, 100 numbers": _shared("tercio", method, 0),
+            "Pool with initargs": _shared("pool", method, size >> 20),
+            "mpire": _shared("mpire", method, size >> 20),
         }
         samples = in_turn(contenders, 5)
         name = f"{size >> 20} MB shared, {method}"
@@ -137,7 +104,9 @@ def shared_objects(case: Case) -> None:
         more = samples["tercio"].median("private") - samples["tercio, 100 numbers"].median("private")
         case.notes.append(f"{name}: {more / 2**20:.1f} MB private more than with 100 numbers shared.")
         if method != "forkserver":
+            shared = np.arange(1, size // 8 + 1, dtype=np.float64)
             case.at_most(f"{name}: KB for each page written", _written(method, shared), 4.6)
+            del shared
 
 
 def _written(method: str, shared: Any) -> float:

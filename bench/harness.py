@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import resource
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -94,9 +96,12 @@ def private(pid: int) -> int:
 class Measured:
     """One run of one contender; seconds and CPU are for one of `per`."""
 
-    def __init__(self, seconds: float, cpu: float | None = None, per: float = 1, **more: float) -> None:
+    def __init__(
+        self, seconds: float, cpu: float | None = None, per: float = 1, all: list[float] | None = None, **more: float
+    ) -> None:
         self.seconds = seconds / per
         self.cpu = None if cpu is None else cpu / per
+        self.all = all or [self.seconds]  # where it ran several times
         self.more = more
 
 
@@ -111,6 +116,33 @@ def timed(run: Callable[[], Any], check: Callable[[Any], bool] | None = None, pe
     if check is not None and not check(result):
         raise WrongResult(repr(result)[:200])
     return Measured(seconds, used, per)
+
+
+def alone(*arguments: object) -> Measured:
+    """Run a contender in a small program of its own (see alone.py): the median of what it measured, and all of it."""
+    command = [sys.executable, str(Path(__file__).with_name("alone.py")), *map(str, arguments)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        out, errors = child.communicate(timeout=BOUND)
+    finally:
+        try:  # peers leave processes behind
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        child.wait()
+    if child.returncode != 0:
+        raise RuntimeError(errors.strip().rpartition("\n")[2] or f"ended with {child.returncode}")
+    found = json.loads(out)
+    more = {"private": found["private"]} if "private" in found else {}
+    return Measured(statistics.median(found["seconds"]), found["cpu"], all=found["seconds"], **more)
+
+
+def with_p99(samples: dict[str, Samples]) -> None:
+    """Note, of all single times that contenders measured, the one that a hundredth of them exceed."""
+    for sample in samples.values():
+        times = sorted(t for run in sample.runs for t in run.all)
+        for run in sample.runs:
+            run.more["p99"] = times[min(len(times) - 1, int(0.99 * len(times)))]
 
 
 class Samples:

@@ -79,6 +79,7 @@ docs:
 	$(call configure,c)
 	@$(MAKE) --no-print-directory build
 	@$(VENV)/bin/python tools/screenshots.py
+	@$(VENV)/bin/python tools/terminal_pictures.py
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 	@$(BOUND) $(VENV)/bin/python -m pytest -q tests/python/test_documentation.py
 

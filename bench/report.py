@@ -93,14 +93,55 @@ def summary(data: dict[str, Any]) -> str:
     return f"{met} of {len(goals)} goals met, in {data['took']:.0f} s."
 
 
-def into(path: Path, data: dict[str, Any]) -> None:
-    """Put the figures between the markers of a document."""
+PEERS = ("tercio", "Pool", "ProcessPoolExecutor", "mpire")
+SHORT = (  # case, how its table's name begins, what it is for people
+    (1, "ints, chunk_size=1", "tiny tasks, handed out one by one"),
+    (2, "a million identities", "a million tiny tasks, each library's own chunks"),
+    (5, "apply and wait, back to back", "apply one task and wait for it"),
+    (6, "fork, parent of 50 MB", "start two workers by fork, two tasks, end"),
+    (6, "spawn, parent of 50 MB", "the same by spawn"),
+    (6, "forkserver, parent of 50 MB", "the same by forkserver"),
+    (7, "arrays of 8 MB", "an array of 8 MB to a worker and back"),
+)
+
+
+def short(data: dict[str, Any]) -> str:
+    """A few figures that most readers ask for, of the same run; a row whose table is missing is left out."""
+    tables = {(found["case"], table["name"]): table for found in data["cases"] for table in found.get("tables", ())}
+    rows = []
+    for number, begin, text in SHORT:
+        table = next(
+            (each for (case_, name), each in tables.items() if case_ == number and name.startswith(begin)), None
+        )
+        if table is None:
+            continue
+        cells = []
+        for peer in PEERS:
+            who = (row for row in table["rows"] if row["who"].split(" (")[0] == peer and "median" in row)
+            row = next(who, None)
+            cells.append("–" if row is None else show(row["median"], table["unit"]))
+        rows.append([text, *cells])
+    machine = data["machine"]
+    text = (
+        f"Medians on {machine['usable CPUs']} CPUs ({machine['cpu']}), CPython {machine['python']}, {machine['when']}"
+    )
+    titles = ["", "tercio", "`multiprocessing.Pool`", "`ProcessPoolExecutor`", f"mpire {machine['packages']['mpire']}"]
+    return f"{_table(titles, rows)}\n\n{text}.\n"
+
+
+def between(path: Path, body: str) -> None:
+    """Put something between the markers of a document."""
     text = path.read_text()
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
+    path.write_text(f"{before}{BEGIN}\n\n{body}\n{END}{after}")
+
+
+def into(path: Path, data: dict[str, Any]) -> None:
+    """Put the figures into the page that shows them all."""
     pictures = [f"![{title}](images/{name}.svg)\n" for name, (title, _, _) in PLOTS.items()]
     body = "\n".join([head(data), summary(data), "", *pictures, *(case(found) for found in data["cases"])])
-    path.write_text(f"{before}{BEGIN}\n\n{body}\n{END}{after}")
+    between(path, body)
 
 
 PLOTS = {

@@ -147,6 +147,7 @@ def main() -> int:
     (results / name).write_text(json.dumps(data, indent=1) + "\n")
     if whole and not options.quick:
         report.into(TOP / "docs" / "performance.md", data)
+        report.between(TOP / "README.md", report.short(data))
         report.plots(TOP / "docs" / "images", data)
     print(report.summary(data))
     return 1 if any("failure" in case for case in cases) else 0

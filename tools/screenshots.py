@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Makes the pictures of docs/images: the dashboard in a headless browser, and tercio top in a terminal.
+"""Makes the dashboard's pictures of docs/images, in a headless browser.
 
 tools/screenshots.py [FOLDER]
 """

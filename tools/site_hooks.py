@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the site has beside docs/: the C reference, made of the header's comments."""
+"""What the site has beside docs/: the C reference, made of the header's comments; pages that lie in other places."""
 
 from __future__ import annotations
 
+import posixpath
 import re
 import textwrap
 from pathlib import Path
@@ -12,6 +13,11 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = ROOT / "include" / "tercio.h"
+ELSEWHERE = {  # pages of the site, and the files of the tree that they are
+    "changes.md": ROOT / "CHANGELOG.md",
+    "contributing.md": ROOT / "CONTRIBUTING.md",
+    "usage/index.md": ROOT / "docs" / "usage" / "README.md",
+}
 LEADS = ("Caller", "Blocks", "Ownership", "Returns")
 
 
@@ -41,8 +47,10 @@ def reference(header: str) -> str:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Put the generated page among the others."""
+    """Put the generated pages, and those that lie elsewhere in the tree, among the others."""
     files.append(File.generated(config, "c/reference.md", content=reference(HEADER.read_text("utf-8"))))
+    for place, origin in ELSEWHERE.items():
+        files.append(File.generated(config, place, content=origin.read_text("utf-8")))
     return files
 
 
@@ -50,19 +58,21 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Links to files of the tree that are no pages lead nowhere in the site, and become text."""
     # What follows a fence's word is for the tests.
     markdown = re.sub(r"^( *```\w+) [^\n]*$", r"\1", markdown, flags=re.M)
-    folder = (ROOT / "docs" / page.file.src_uri).parent
+    here = page.file.src_uri
+    folder = ELSEWHERE.get(here, ROOT / "docs" / here).parent
+    pages = {origin: place for place, origin in ELSEWHERE.items()}
 
     def keep(match: re.Match[str]) -> str:
-        target = match["target"].split("#")[0]
+        target, mark, anchor = match["target"].partition("#")
         if not target or re.match(r"[a-z]+:", target):
             return match[0]
         inside = (folder / target).resolve()
-        if (
-            inside.suffix in (".md", ".png", ".svg")
-            and (ROOT / "docs") in inside.parents
-            and inside.name != "README.md"
-        ):
-            return match[0]
-        return f"{match['text']} (`{match['target']}`)"
+        docs = ROOT / "docs"
+        place = pages.get(inside)
+        if place is None and inside.suffix in (".md", ".png", ".svg") and docs in inside.parents:
+            place = inside.relative_to(docs).as_posix()
+        if place is None:
+            return f"{match['text']} (`{match['target']}`)"
+        return f"[{match['text']}]({posixpath.relpath(place, posixpath.dirname(here) or '.')}{mark}{anchor})"
 
     return re.sub(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)", keep, markdown)

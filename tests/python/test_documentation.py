@@ -30,7 +30,7 @@ NOT_CODE = {"text", "toml", "ini", "json", "yaml", "make", "meson", "diff"}
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<word>[^\s`]*)(?P<info>[^\n]*)\n(?P<body>.*?)^(?P=indent)```[ ]*$", re.M | re.S
 )
-COMMENT = re.compile(r"<!--\s*(?P<word>skip|continues)\b:?\s*(?P<reason>.*?)\s*-->\s*\Z", re.S)
+COMMENT = re.compile(r"<!--\s*(?P<word>skip|continues)\b:?\s*(?P<reason>(?:(?!-->).)*?)\s*-->\s*\Z", re.S)
 
 
 @dataclass
@@ -167,6 +167,8 @@ def test_blocks_are_found() -> None:
     assert (plain.word, plain.body) == ("", "plain\n")
     skipped = find_blocks(ROOT / "a.md", "<!-- skip: needs a net -->\n```sh\ncurl\n```\n")[0]
     assert (skipped.mark, skipped.reason) == ("skip", "needs a net")
+    second = find_blocks(ROOT / "a.md", "<!-- skip: a -->\n```sh\nb\n```\n\n<!-- continues -->\n```sh\nc\n```\n")[1]
+    assert (second.mark, second.reason) == ("continues", "")
     everywhere, somewhere = "```python methods=all\nx\n```\n", "```python methods=fork,spawn\nx\n```\n"
     assert [block.method for block in find_blocks(ROOT / "a.md", everywhere + somewhere)] == [*METHODS, "fork", "spawn"]
     if (ROOT / "README.md").exists():

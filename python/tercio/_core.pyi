@@ -10,9 +10,13 @@ from typing import Any, Final, Generic, TypeVar, final
 _R = TypeVar("_R")
 
 METHODS: Final[tuple[str, ...]]
-ENGINE_VERSION: Final[int]
+"""The start methods of this platform, the default first."""
 
-def usable_cpu_count() -> int: ...
+ENGINE_VERSION: Final[int]
+"""The engine's, which is that of the layout of its shared memory, too."""
+
+def usable_cpu_count() -> int:
+    """CPUs that this process may use: affinity and the container's quota, rounded up."""
 
 @final
 class Call:
@@ -47,7 +51,8 @@ class Server:
 
     def __init__(self, argv: Sequence[str]) -> None: ...
     pid: int
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the server, and with it the workers that it forked."""
 
 @final
 class Pool:
@@ -96,7 +101,8 @@ class Pool:
         task_timeout: float = 0.0,
         retries: int = 0,  # on_worker_death="retry"
         return_errors: bool = False,  # on_error="return"
-    ) -> MapRun: ...
+    ) -> MapRun:
+        """Begin a map; times are in seconds, 0 for none."""
     def apply(
         self,
         call: Call,
@@ -108,7 +114,8 @@ class Pool:
         task_timeout: float = 0.0,
         retries: int = 0,
         return_errors: bool = False,
-    ) -> AsyncResult[Any]: ...
+    ) -> AsyncResult[Any]:
+        """Hand out one task; callbacks run in the supervisor's thread."""
     def apply_wait(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
         """apply(...).get() without the object between."""
     def wait_idle(self) -> None:
@@ -133,7 +140,8 @@ class Pool:
         """Neither finished nor terminated, of this process, and no failure of the pool itself."""
     def exit_results(self) -> list[Any]:
         """What exit functions of workers that were replaced returned so far, and after finish() all."""
-    def pids(self) -> list[int]: ...
+    def pids(self) -> list[int]:
+        """A process id for each worker, 0 where none runs."""
     def stats(self) -> list[dict[str, Any]]:
         """A dict a worker: worker, pid, state, tasks, restarts, start, init, wait, work, exit (seconds).
 
@@ -151,19 +159,88 @@ class MapRun:
 
         `progress(done)` is called about every `interval` seconds while there is news, and once at the end.
         """
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Take back what nobody has begun, and wait for nothing."""
     done: int  # tasks finished so far (committed by the workers), chunks not waited for
     taken: int  # items taken from the iterator
     finished: bool
 
 @final
 class AsyncResult(Generic[_R]):
-    def ready(self) -> bool: ...
-    def successful(self) -> bool: ...
-    def wait(self, timeout: float | None = None) -> None: ...
-    def get(self, timeout: float | None = None) -> _R: ...
-    def cancel(self) -> bool: ...
-    def __await__(self) -> Generator[Any, None, _R]: ...
+    """The result of a task that ``apply_async`` has handed out. It can be awaited, too.
+
+    Examples
+    --------
+    >>> from tercio import WorkerPool
+    >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+    ...     result = pool.apply_async(pow, (2, 10))
+    ...     result.get()
+    1024
+    """
+
+    def ready(self) -> bool:
+        """Whether it is there: a result, an error or a cancellation.
+
+        Returns
+        -------
+        bool
+            False while the task waits or runs.
+        """
+    def successful(self) -> bool:
+        """Whether the task returned something, rather than raised.
+
+        Returns
+        -------
+        bool
+            False if it raised or was cancelled.
+
+        Raises
+        ------
+        ValueError
+            If it is not ready.
+        """
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is ready, or for some time.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; None: for as long as it takes.
+        """
+    def get(self, timeout: float | None = None) -> _R:
+        """The result, waited for.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; None: for as long as it takes.
+
+        Returns
+        -------
+        object
+            What the task returned.
+
+        Raises
+        ------
+        TimeoutError
+            If it isn't ready by then. The task goes on.
+        BaseException
+            What the task raised, with the worker's traceback as its cause.
+        concurrent.futures.CancelledError
+            If it was cancelled.
+        RuntimeError
+            If the pool was terminated first.
+        """
+    def cancel(self) -> bool:
+        """Cancel the task: one that waits is not run, one that runs is interrupted, and its worker killed if need be.
+
+        Returns
+        -------
+        bool
+            False if it was ready already.
+        """
+    def __await__(self) -> Generator[Any, None, _R]:
+        """Wait for it in a coroutine, as ``get`` does in a thread."""
 
 def worker_main(argument: str) -> None:
     """tercio_worker_main: does the work of a worker or server and ends the process."""

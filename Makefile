@@ -87,6 +87,8 @@ storm:
 	@tools/setup.sh build test
 	@$(MAKE) --no-print-directory build
 	@TERCIO_LONG=1 $(BOUND) $(VENV)/bin/python -m pytest -q --timeout 600 $(wildcard tests/python/test_faults_*.py)
+	$(call configure,faults,-Dfault_points=true)
+	@TERCIO_LONG=1 $(MESON) test -C $(BUILD)/faults --no-rebuild --print-errorlogs --quiet --timeout-multiplier 4 fault_points
 	@$(VENV)/bin/python tests/storm/soak.py 60
 
 MINUTES ?= 1
@@ -118,6 +120,9 @@ check:
 	@echo '== threads'
 	$(call configure,tsan,-Db_sanitize=thread)
 	@tools/c_tests.sh $(BUILD)/tsan
+	@echo '== a kill and a stop at every labelled point'
+	$(call configure,faults,-Dfault_points=true)
+	@$(MESON) test -C $(BUILD)/faults --no-rebuild --print-errorlogs --quiet fault_points
 	@echo '== fuzz'
 	@tools/fuzz.sh $(BUILD)/fuzz
 	@if [ -e models/check.sh ]; then echo '== models'; models/check.sh; fi

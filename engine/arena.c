@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fault.h"
 #include "file.h"
 #include "plat/plat.h"
 
@@ -156,7 +157,9 @@ static int publish(tercio__arena *arena, uint64_t offset, uint64_t size, uint32_
         return TERCIO_ENOMEM;
     arena->published[i].offset = offset;
     atomic_signal_fence(memory_order_release);
+    tercio__at("segment: offset written");
     arena->published[i].size = size;
+    tercio__at("segment: size written");
     if (i == n)
         atomic_store_explicit(arena->n_published, n + 1, memory_order_release);
     *slot = i;
@@ -218,6 +221,7 @@ static struct segment *add_segment(tercio__arena *arena, uint64_t need, int *err
     if (*error)
         goto fail;
     out = true;
+    tercio__at("segment: published");
     void *memory;
     *error = tercio__shm_map(arena->fd, s->offset, (size_t)size, TERCIO__MAP_SHARED, &memory);
     if (*error)
@@ -526,6 +530,7 @@ static int put(tercio__arena *arena, const tercio_bytes *pieces, size_t n, size_
             goto no_memory;
         set_warm(arena, r->segment, r->first, r->first + r->pages, true);
     }
+    tercio__at("block: filled");
     if (state == TERCIO__BLOCK_LENT)
         link_lent(arena, id);
     arena->in_use += r->bytes;

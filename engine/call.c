@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "call.h"
+#include "fault.h"
 
 #define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
 #define STORE(word, value, order) atomic_store_explicit(&(word), (value), memory_order_##order)
@@ -14,37 +15,47 @@ enum { LONGEST_SPIN = 20000, SKIPS = 16 };
 
 /* ---- Ringing and sleeping --------------------------------------------------------------------------------------- */
 
-static void ring(_Atomic uint32_t *wants, int bell)
+/* First the ring, then the announcement is taken back: a worker that is stopped or killed in between has kept nothing
+ * from anybody. A later announcement has another number, and stays. */
+static void ring(_Atomic uint32_t *wants, uint32_t seen, int bell)
 {
-    /* Killed between these two, the worker leaves a parent asleep; its death wakes the keeper, who looks. */
-    if (atomic_exchange_explicit(wants, TERCIO__WANT_NOTHING, memory_order_seq_cst) != TERCIO__WANT_NOTHING)
-        tercio__bell_ring(bell);
+    tercio__at("ring: owed");
+    tercio__bell_ring(bell);
+    tercio__at("ring: rung");
+    (void)atomic_compare_exchange_strong_explicit(wants, &seen, seen & ~TERCIO__WANTS, memory_order_seq_cst,
+                                                  memory_order_relaxed);
+}
+
+static void ring_if_wanted(_Atomic uint32_t *wants, int bell)
+{
+    uint32_t seen = LOAD(*wants, relaxed);
+    if (seen & TERCIO__WANTS)
+        ring(wants, seen, bell);
 }
 
 void tercio__call_ring(tercio_call *call, bool passed)
 {
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
     uint32_t wants = LOAD(call->page->caller_wants, relaxed);
-    if (wants == TERCIO__WANT_ANY)
-        ring(&call->page->caller_wants, call->start->caller_bell);
-    else if (wants == TERCIO__WANT_LOW_WATER) {
+    if ((wants & TERCIO__WANTS) == TERCIO__WANT_ANY)
+        ring(&call->page->caller_wants, wants, call->start->caller_bell);
+    else if ((wants & TERCIO__WANTS) == TERCIO__WANT_LOW_WATER) {
         bool low = passed && call->taker.head >= LOAD(call->words->low_water, relaxed);
         if (!low && tercio__taker_unread(&call->taker) > call->taker.map.ring_bytes / 2) {
             call->taker.up_head = LOAD(call->words->up_head, acquire);
             low = tercio__taker_unread(&call->taker) > call->taker.map.ring_bytes / 2;
         }
         if (low)
-            ring(&call->page->caller_wants, call->start->caller_bell);
+            ring(&call->page->caller_wants, wants, call->start->caller_bell);
     }
-    if (LOAD(call->page->keeper_wants, relaxed) != TERCIO__WANT_NOTHING)
-        ring(&call->page->keeper_wants, call->start->keeper_bell);
+    ring_if_wanted(&call->page->keeper_wants, call->start->keeper_bell);
 }
 
 static void ring_whoever_listens(tercio_call *call)
 {
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
-    ring(&call->page->caller_wants, call->start->caller_bell);
-    ring(&call->page->keeper_wants, call->start->keeper_bell);
+    ring_if_wanted(&call->page->caller_wants, call->start->caller_bell);
+    ring_if_wanted(&call->page->keeper_wants, call->start->keeper_bell);
 }
 
 static bool spin(tercio_call *call, bool (*ready)(tercio_call *))
@@ -83,12 +94,14 @@ void tercio__call_sleep(tercio_call *call, bool (*ready)(tercio_call *))
         uint32_t seen = LOAD(words->bell, relaxed);
         STORE(words->asleep, 1, seq_cst); /* B1 */
         atomic_thread_fence(memory_order_seq_cst);
+        tercio__at("sleep: announced");
         if (ready(call))
             break;
         tercio__word_wait(&words->bell, seen, 0);
         if (ready(call) || LOAD(words->bell, relaxed) != seen)
             break;
     }
+    tercio__at("sleep: awake");
     STORE(words->asleep, 0, relaxed); /* a wake too many is harmless */
     if (call->host->resume)
         call->host->resume(call->user, call);
@@ -156,6 +169,7 @@ int tercio__call_send(tercio_call *call, int kind, int status, int code, const t
         for (size_t i = first; i < n_parts && !error; i++) {
             error = tercio__arena_put(call->arena, parts[i].data, parts[i].size, TERCIO__BLOCK_LENT, &blocks[n_blocks]);
             n_blocks += error == 0;
+            tercio__at("send: block lent");
         }
         if (error)
             goto out;
@@ -168,6 +182,7 @@ int tercio__call_send(tercio_call *call, int kind, int status, int code, const t
             goto out;
         }
         ring_whoever_listens(call);
+        tercio__at("send: no room");
         tercio__call_sleep(call, room_ready);
     }
     record->kind = (uint16_t)kind;
@@ -204,6 +219,7 @@ int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *p
     uint64_t since = call->timed ? LOAD(words->item_since, relaxed) : 0, now = call->timed ? tercio__now() : 0;
     if (call->timed) /* a wait for room is on no item's time */
         STORE(words->item_since, 0, relaxed);
+    tercio__at("commit: item over");
     int error = tercio__call_send(call, TERCIO__REC_RESULT, status, code, parts, n_parts);
     if (error == TERCIO_ECLOSED)
         return 1;
@@ -214,11 +230,13 @@ int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *p
     }
     call->item++;
     STORE(words->n_done, LOAD(words->n_done, relaxed) + 1, relaxed);
+    tercio__at("commit: counted");
     if (call->timed) {
         (void)tercio__note_longest(call, call->slot->index + call->item - 1, now - since);
         now = tercio__now();
         /* Whoever reads the time twice around the item gets the two that belong together. */
         STORE(words->item_sequence, call->sequence << 32 | call->item, release);
+        tercio__at("commit: next item named");
         STORE(words->item_since, call->item < call->slot->n_items ? now : 0, release);
     }
     tercio__call_ring(call, false);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "channel.h"
 
+#include "fault.h"
+
 #define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
 #define STORE(word, value, order) atomic_store_explicit(&(word), (value), memory_order_##order)
 
@@ -72,7 +74,9 @@ uint64_t tercio__sender_put(tercio__sender *sender, const tercio__letter *letter
     slot->context_size = letter->context_block.size;
     slot->flags = letter->flags;
     *end = sender->down_used = start + tercio__letter_bytes(letter);
+    tercio__at("put: filled");
     STORE(slot->word, sequence << 2 | TERCIO__READY, release); /* R1 */
+    tercio__at("put: ready");
     STORE(sender->map.words->down_tail, sender->tail, relaxed);
     return sequence;
 }
@@ -80,9 +84,12 @@ uint64_t tercio__sender_put(tercio__sender *sender, const tercio__letter *letter
 bool tercio__sender_revoke(tercio__sender *sender, uint64_t sequence)
 {
     uint64_t ready = sequence << 2 | TERCIO__READY;
-    return atomic_compare_exchange_strong_explicit(&slot_of(&sender->map, sequence)->word, &ready,
-                                                   sequence << 2 | TERCIO__REVOKED, memory_order_acq_rel,
-                                                   memory_order_acquire);
+    tercio__at("revoke: about to");
+    bool revoked = atomic_compare_exchange_strong_explicit(&slot_of(&sender->map, sequence)->word, &ready,
+                                                           sequence << 2 | TERCIO__REVOKED, memory_order_acq_rel,
+                                                           memory_order_acquire);
+    tercio__at("revoke: tried");
+    return revoked;
 }
 
 uint64_t tercio__sender_passed(const tercio__sender *sender)
@@ -147,7 +154,9 @@ void tercio__receiver_next(tercio__sender *sender, const tercio__record *record)
 
 void tercio__receiver_done(tercio__sender *sender)
 {
+    tercio__at("up: read");
     STORE(sender->map.words->up_head, LOAD(sender->up_read, relaxed), release); /* R4 */
+    tercio__at("up: room given back");
 }
 
 /* ---- Worker: down ---------------------------------------------------------------------------------------------- */
@@ -164,9 +173,11 @@ int tercio__taker_take(tercio__taker *taker, tercio__slot **slot)
     uint64_t word = LOAD(next->word, acquire); /* A1 */
     if (word >> 2 != taker->head || (word & 3) == TERCIO__EMPTY)
         return TERCIO__TAKE_NOTHING;
+    tercio__at("take: seen");
     if (word == (taker->head << 2 | TERCIO__READY) &&
         atomic_compare_exchange_strong_explicit(&next->word, &word, taker->head << 2 | TERCIO__TAKEN,
                                                 memory_order_acq_rel, memory_order_acquire)) {
+        tercio__at("take: taken");
         *slot = next;
         return TERCIO__TAKE_MESSAGE;
     }
@@ -176,7 +187,9 @@ int tercio__taker_take(tercio__taker *taker, tercio__slot **slot)
 
 void tercio__taker_pass(tercio__taker *taker)
 {
+    tercio__at("pass: about to");
     STORE(taker->map.words->down_head, ++taker->head, release); /* R2 */
+    tercio__at("pass: passed");
 }
 
 int tercio__taker_message(const tercio__taker *taker, const tercio__slot *slot, const tercio_block **blocks,
@@ -208,6 +221,7 @@ tercio__record *tercio__taker_reserve(tercio__taker *taker, uint64_t bytes)
                 if (pad >= sizeof(tercio__record)) {
                     tercio__record padding = {.size = (uint32_t)pad, .kind = TERCIO__REC_PAD};
                     memcpy(taker->map.up + at, &padding, sizeof padding);
+                    tercio__at("up: padded");
                 }
                 taker->up_tail += pad;
                 at = 0;
@@ -223,6 +237,8 @@ tercio__record *tercio__taker_reserve(tercio__taker *taker, uint64_t bytes)
 
 void tercio__taker_publish(tercio__taker *taker, tercio__record *record)
 {
+    tercio__at("up: written");
     taker->up_tail += record->size;
     STORE(taker->map.words->up_tail, taker->up_tail, release); /* R3 */
+    tercio__at("up: published");
 }

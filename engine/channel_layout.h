@@ -30,14 +30,14 @@
  * Records never wrap: where one doesn't fit before the end of the ring, a record of kind PAD fills the rest.
  *
  * Bells are event counts: the sleeper announces itself (B1), looks once more, then sleeps; the waker publishes,
- * fences, and rings only if somebody announced itself (B2). Between B1 and B2 both sides have a sequentially
+ * fences, and rings only if somebody announced itself (B2); only then is the announcement taken back. Between B1 and B2 both sides have a sequentially
  * consistent fence, so at least one of them sees the other.
  *
  * word                 written by            read by     order and label
  * -------------------  --------------------  ----------  ------------------------------------------------------
  * page.file_end        all, fetch_add        all         relaxed: hands out ranges, publishes nothing
- * page.caller_wants    parent sets, worker   all         seq_cst (B1/B2): what the caller sleeps for
- *                      or parent clears
+ * page.caller_wants    parent sets, worker   all         seq_cst (B1/B2): what the caller sleeps for. A worker rings
+ *                      clears by CAS                     and then clears the announcement that it has seen
  * page.keeper_wants    same                  all         same, for the supervisor
  * page.n_shares        parent                worker      release/acquire: shares[] below it are complete
  * channel.gate         parent                worker      release/acquire: everything the parent wrote before start
@@ -83,7 +83,10 @@
 enum { TERCIO__EMPTY, TERCIO__READY, TERCIO__TAKEN, TERCIO__REVOKED }; /* low two bits of slot.word */
 enum { TERCIO__GATE_CLOSED, TERCIO__GATE_OPEN, TERCIO__GATE_DEAD };
 enum { TERCIO__STOP_NO, TERCIO__STOP_DRAINED, TERCIO__STOP_NOW }; /* when the ring is empty; before the next item */
+/* caller_wants, keeper_wants: what is wanted, in the low bits, and above them the number of the announcement. */
 enum { TERCIO__WANT_NOTHING, TERCIO__WANT_LOW_WATER, TERCIO__WANT_ANY };
+#define TERCIO__WANTS 3u
+#define TERCIO__ANNOUNCED 4u
 
 /* Kinds of record. The first four are TERCIO_KIND_... of tercio.h. */
 enum {

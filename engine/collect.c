@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "fault.h"
 #include "internal.h"
 
 enum { DEPTH_AT_FIRST = 2 };
@@ -207,6 +208,7 @@ static void reclaim(tercio__worker *worker, uint64_t passed)
         }
         sender->down_freed = chunk->ring_end;
         sender->reclaimed++;
+        tercio__at("pump: slot reclaimed");
         if (worker->told_at && worker->told_sequence == sequence)
             worker->told_at = 0;
     }
@@ -231,6 +233,7 @@ void tercio__pump_worker(tercio__worker *worker)
     uint64_t passed = tercio__sender_passed(sender);
     while ((bytes = tercio__receiver_peek(sender, &record, &error)) != NULL) {
         take_record(worker, &record, bytes);
+        tercio__at("pump: record taken");
         tercio__receiver_next(sender, &record);
         read = true;
     }

@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "fault.h"
 #include "internal.h"
 
 static inline uint64_t load_of(const tercio__worker *worker)
@@ -23,8 +24,10 @@ void tercio__wake(tercio__worker *worker)
     atomic_thread_fence(memory_order_seq_cst); /* B2: what was published comes before this look */
     if (atomic_load_explicit(&words->asleep, memory_order_relaxed) &&
         atomic_exchange_explicit(&words->asleep, 0, memory_order_seq_cst)) {
+        tercio__at("wake: owed");
         atomic_fetch_add_explicit(&words->bell, 1, memory_order_seq_cst);
         tercio__word_wake(&words->bell);
+        tercio__at("wake: woken");
     }
 }
 

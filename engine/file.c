@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fault.h"
 #include "file.h"
 #include "plat/plat.h"
 
@@ -265,6 +266,7 @@ static void give_back(tercio__file *file, const tercio_block *block)
             tercio__shm_punch(file->fd, block->offset, whole_pages(block->size));
         pthread_mutex_unlock(&file->lock);
     }
+    tercio__at("block: about to give back");
     if (!discarded) {
         uint32_t returned = TERCIO__BLOCK_RETURNED;
         /* A failure (the only one known is a limit on file sizes that was lowered meanwhile) leaves the block lent

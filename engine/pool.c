@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fault.h"
 #include "start/start.h"
 
 enum { RING_BYTES = 256 << 10, SMALL_RING_BYTES = 64 << 10, MANY_WORKERS = 64, MOST_WORKERS = 1 << 15 };
@@ -381,6 +382,7 @@ static void end_workers(tercio_pool *pool)
 
     tercio__lock(pool);
     pool->closing = true;
+    tercio__at("close: closing");
     tercio__drop_pending(pool, NULL);
     tercio__take_back(pool, NULL);
     ask_to_stop(pool, TERCIO__STOP_NOW);

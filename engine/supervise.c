@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fault.h"
 #include "start/start.h"
 
 #define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
@@ -66,6 +67,7 @@ void tercio__interrupt_worker(tercio__worker *worker, uint64_t sequence)
 {
     tercio_pool *pool = worker->pool;
     atomic_store_explicit(&worker->sender.map.words->cancel, sequence + 1, memory_order_release);
+    tercio__at("interrupt: asked");
     if (worker->told_at && worker->told_sequence == sequence)
         return;
     worker->told_at = tercio__now();
@@ -343,9 +345,12 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
     char text[192];
 
     tercio__pump_worker(worker);
+    tercio__at("death: heard to its end");
     settle_messages(worker, how);
+    tercio__at("death: settled");
     keep_counters(worker);
     bury_arena(worker);
+    tercio__at("death: buried");
     if (!worker->alive && !worker->goodbye && !pool->closing && ++worker->stillborn >= still_born_limit(how)) {
         tercio__entry entry = {.index = worker->index,
                                .kind = TERCIO_KIND_START,
@@ -425,7 +430,9 @@ static int new_channel(tercio__worker *worker)
 static void open_gate(tercio__worker *worker, uint32_t gate)
 {
     _Atomic uint32_t *word = &worker->sender.map.words->gate;
+    tercio__at("gate: about to open");
     atomic_store_explicit(word, gate, memory_order_release);
+    tercio__at("gate: open");
     tercio__word_wake(word);
 }
 
@@ -445,8 +452,10 @@ static int start_worker(tercio__worker *worker, bool again)
         return error;
     tercio__started made = {.handle = -1};
     tercio__exit never = {.code = -1};
+    tercio__at("start: about to");
     error = pool->starter->start(worker, &made);
     int kept = errno;
+    tercio__at("start: started");
     tercio__lock(pool);
     if (error == 0) {
         worker->pid = made.pid;

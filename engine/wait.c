@@ -4,6 +4,7 @@
  * for all. Others sleep on bells of their own runs, which whoever drives rings; a driver that leaves wakes one of
  * them to take its place. Deaths, deadlines and work that no caller looks after are the keeper's (supervise.c).
  */
+#include "fault.h"
 #include "internal.h"
 
 enum { LONGEST_SPIN = 20000, SKIPS = 16 }; /* ns; looks that are left out after spinning was in vain */
@@ -26,6 +27,16 @@ void tercio__ring_all(tercio_pool *pool)
 
 /* ---- Announcing ---------------------------------------------------------------------------------------------------- */
 
+/* Under the pool's lock. A worker takes back the announcement whose number it has seen, and no other. */
+static void publish(_Atomic uint32_t *word, uint32_t wants)
+{
+    uint32_t number = atomic_load_explicit(word, memory_order_relaxed) / TERCIO__ANNOUNCED;
+    tercio__at("announce: about to");
+    atomic_store_explicit(word, (number + 1) * TERCIO__ANNOUNCED | wants, memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst);
+    tercio__at("announce: announced");
+}
+
 /* B1 for callers: what the workers shall ring for. */
 static void announce(tercio_pool *pool)
 {
@@ -46,8 +57,7 @@ static void announce(tercio_pool *pool)
             atomic_store_explicit(&sender->map.words->low_water, mark, memory_order_relaxed);
         }
     }
-    atomic_store_explicit(&pool->page->caller_wants, wants, memory_order_seq_cst);
-    atomic_thread_fence(memory_order_seq_cst);
+    publish(&pool->page->caller_wants, wants);
 }
 
 /* A look after the announcement: anything that a worker may have said without seeing it. */
@@ -70,10 +80,8 @@ void tercio__arm_keeper(tercio_pool *pool, bool always)
         wanted = (run->options.notify || run->bell_public) && run->n_chunks > 0 && !run->waits;
     if (!always && (!wanted || pool->n_waiting > 0)) /* a caller that sleeps looks after everything */
         return;
-    if (atomic_load_explicit(&pool->page->keeper_wants, memory_order_relaxed) == TERCIO__WANT_ANY)
-        return;
-    atomic_store_explicit(&pool->page->keeper_wants, TERCIO__WANT_ANY, memory_order_seq_cst);
-    atomic_thread_fence(memory_order_seq_cst);
+    /* Also where it stands announced: a worker that has rung may be about to take that one back. */
+    publish(&pool->page->keeper_wants, TERCIO__WANT_ANY);
     if (news_after_announcing(pool))
         tercio__bell_ring(pool->keeper_bell);
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "call.h"
+#include "fault.h"
 
 #define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
 #define STORE(word, value, order) atomic_store_explicit(&(word), (value), memory_order_##order)
@@ -27,7 +28,9 @@ static uint64_t lap(tercio_call *call)
 
 void tercio__call_phase(tercio_call *call, uint32_t phase)
 {
+    tercio__at("phase: about to change");
     STORE(call->words->phase, phase, release);
+    tercio__at("phase: changed");
 }
 
 /* ---- Contexts ------------------------------------------------------------------------------------------------------- */
@@ -186,7 +189,9 @@ static bool run_message(tercio_call *call, tercio__slot *slot)
     call->worked = true;
     chunk.context = context->state;
     STORE(call->words->item_sequence, call->sequence << 32 | call->item, relaxed);
+    tercio__at("item: named");
     STORE(call->words->item_since, call->now, release);
+    tercio__at("item: begun");
     error = call->host->run(call->user, call, &chunk);
     if (tercio_call_stray(call))
         _exit(0);
@@ -196,6 +201,7 @@ static bool run_message(tercio_call *call, tercio__slot *slot)
         fail_items(call);
     }
     STORE(call->words->item_since, 0, relaxed);
+    tercio__at("message: done");
 done:
     tercio__call_forget_left(call);
     ADD(call->words->ns_work, lap(call));
@@ -204,6 +210,7 @@ done:
         if (blocks[i].offset)
             tercio__block_return(call->file, &blocks[i]);
     tercio__view_close(&head_view);
+    tercio__at("message: given back");
     if (blocks != few)
         free(blocks);
     call->slot = NULL;
@@ -297,12 +304,14 @@ static void leave(tercio_call *call)
         call->host->leave(call->user, call);
     ADD(call->words->ns_exit, lap(call));
     call->host = &nobody; /* there may be a wait for room yet, and nothing of the host's is left */
+    tercio__at("leave: about to say goodbye");
     (void)tercio__call_send(call, TERCIO__REC_GOODBYE, 0, 0, NULL, 0);
     tercio__call_phase(call, TERCIO_STATE_DEAD);
     tercio__call_ring(call, true);
+    tercio__at("leave: rung");
     atomic_thread_fence(memory_order_seq_cst);
     if (!call->start->process) { /* nobody else tells that a thread is done */
-        if (LOAD(call->page->caller_wants, relaxed))
+        if (LOAD(call->page->caller_wants, relaxed) & TERCIO__WANTS)
             tercio__bell_ring(call->start->caller_bell);
         tercio__bell_ring(call->start->keeper_bell);
     }
@@ -328,6 +337,7 @@ void tercio__worker_live(const tercio__worker_start *start)
     while ((gate = LOAD(call->words->gate, acquire)) == TERCIO__GATE_CLOSED)
         tercio__word_wait(&call->words->gate, TERCIO__GATE_CLOSED, 0);
     call->now = call->words->begun ? call->words->begun : tercio__now();
+    tercio__at("gate: passed");
     if (gate == TERCIO__GATE_OPEN) {
         if (enter(call)) {
             work(call);
@@ -380,6 +390,7 @@ _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_b
     void *memory;
     if (tercio__die_with_parent(parent_pid, lasting) || tercio__parent_gone(parent_pid))
         _exit(0);
+    tercio__at("worker: bound to its parent");
     quiet_signals();
     start.file = tercio__file_new(file_fd);
     if (start.file == NULL || tercio__shm_map(file_fd, 0, TERCIO__PAGE_BYTES, TERCIO__MAP_SHARED, &memory))

@@ -1,38 +1,58 @@
 /* SPDX-License-Identifier: MIT
  *
- * A caller that sleeps, two workers that may be killed between any two steps, the keeper that sees deaths: wait.c
- * (announce, news_after_announcing), call.c (ring), supervise.c (tercio__worker_gone, tercio__ring_all).
- * What has to hold: the caller ends, whoever is killed where. A caller asleep for ever is an invalid end state.
+ * A caller that sleeps, two workers that may be killed between any two steps, one of which may be stopped there for
+ * ever, the keeper that sees deaths: wait.c (announce, news_after_announcing), call.c (ring), supervise.c (tercio__worker_gone,
+ * tercio__ring_all).
+ * What has to hold when nothing moves any more: the caller has ended, whoever was killed where; or somebody is
+ * stopped, and what the others have published was taken all the same.
  *
  *   NO_LOOK        the caller sleeps without looking once more after its announcement
  *   NO_FENCE       a worker's publishing is seen only after it has looked at `wants`
  *   NO_DEATH_BELL  the keeper doesn't ring when a worker dies
+ *   TAKE_FIRST     a worker takes the announcement back before it rings
+ *   NO_NUMBER      a worker takes back whatever is announced
  */
 #define WORKERS 2
-#define ITEMS 2
+#define ITEMS(w) (2 - (w))
+#define NOTHING 0               /* else the number of the announcement */
 
 byte published[WORKERS], taken[WORKERS];
 bool dead[WORKERS], buried[WORKERS];
-bool wants, bell;
-bool caller_done, killed[WORKERS];
+byte wants;
+bool bell;
+bool caller_done, killed[WORKERS], stopped[WORKERS];
 
-inline ring(was)
+inline take_back(number)
 {
-    atomic { was = wants; wants = false }
-    /* A worker killed here has taken the announcement with it. */
-    if
-    :: was -> bell = true
-    :: else
-    fi
+#ifdef NO_NUMBER
+    wants = NOTHING
+#else
+    atomic {
+        if
+        :: wants == number -> wants = NOTHING
+        :: else
+        fi
+    }
+#endif
+}
+
+inline ring(number)
+{
+#ifdef TAKE_FIRST
+    take_back(number);
+    bell = true
+#else
+    bell = true;
+    take_back(number)
+#endif
 }
 
 proctype worker(byte me)
 {
-    byte i;
-    bool was, seen;
+    byte i, seen;
     {
     do
-    :: i < ITEMS ->
+    :: i < ITEMS(me) ->
 #ifdef NO_FENCE
         seen = wants;
         published[me]++;
@@ -41,13 +61,13 @@ proctype worker(byte me)
         seen = wants;
 #endif
         if
-        :: seen -> ring(was)
+        :: seen != NOTHING -> ring(seen)
         :: else
         fi;
         i++
     :: else -> break
     od
-    } unless { killed[me] };
+    } unless { killed[me] || stopped[me] };
     dead[me] = killed[me]
 }
 
@@ -55,6 +75,7 @@ proctype executioner(byte me)
 {
     if
     :: killed[me] = true
+    :: me == 0 -> stopped[me] = true
     :: skip
     fi
 }
@@ -62,6 +83,7 @@ proctype executioner(byte me)
 proctype keeper()
 {
     byte w;
+end_none:
     do
     :: dead[0] && !buried[0] -> w = 0; goto gone
     :: dead[1] && !buried[1] -> w = 1; goto gone
@@ -73,6 +95,7 @@ gone:
 #ifndef NO_DEATH_BELL
     bell = true;
 #endif
+end_one:
     if
     :: dead[1 - w] && !buried[1 - w] -> w = 1 - w; goto gone
     :: caller_done -> goto over
@@ -82,10 +105,11 @@ over:
 }
 
 #define NEWS (published[0] != taken[0] || published[1] != taken[1])
-#define OWED(w) (taken[w] < ITEMS && !(buried[w] && published[w] == taken[w]))
+#define OWED(w) (taken[w] < ITEMS(w) && !(buried[w] && published[w] == taken[w]))
 
 proctype caller()
 {
+    byte number;
     do
     :: true ->
         taken[0] = published[0];
@@ -94,13 +118,15 @@ proctype caller()
         :: !OWED(0) && !OWED(1) -> break
         :: else
         fi;
-        wants = true;
+        number++;
+        wants = number;
 #ifndef NO_LOOK
         if
         :: NEWS -> goto again
         :: else
         fi;
 #endif
+end_asleep:
         bell;
         bell = false;
 again:
@@ -109,8 +135,17 @@ again:
     caller_done = true
 }
 
+proctype judge()
+{
+end_of_all:
+    timeout ->
+        assert(caller_done || stopped[0] || stopped[1]);
+        assert(caller_done || stopped[0] || published[0] == taken[0]);
+        assert(caller_done || stopped[1] || published[1] == taken[1])
+}
+
 init {
     atomic {
-        run worker(0); run worker(1); run executioner(0); run executioner(1); run keeper(); run caller()
+        run worker(0); run worker(1); run executioner(0); run executioner(1); run keeper(); run caller(); run judge()
     }
 }

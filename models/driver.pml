@@ -65,18 +65,18 @@ inline pass_on()
 proctype worker()
 {
     byte n;
-    bool was;
     do
     :: published[0] < WANTED -> n = 0; goto publish
     :: published[1] < WANTED -> n = 1; goto publish
     :: published[0] == WANTED && published[1] == WANTED -> break
 publish:
         published[n]++;
-        atomic { was = wants; wants = false }
-        if
-        :: was -> bell[0] = true
-        :: else
-        fi
+        atomic {                /* what may come between these is bell.pml's */
+            if
+            :: wants -> bell[0] = true; wants = false
+            :: else
+            fi
+        }
     od
 }
 

@@ -17,12 +17,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fault.h"
 #include "start.h"
 
 static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasting)
 {
     tercio_pool *pool = worker->pool;
     int file = tercio__file_fd(pool->file);
+    tercio__at("child: forked");
     if (tercio__die_with_parent(parent, lasting))
         _exit(0);
     if (!pool->options.no_group)
@@ -59,6 +61,7 @@ static int start(tercio__worker *worker, tercio__started *made)
     errno = kept;
     if (pid < 0)
         return TERCIO_ESYSTEM;
+    tercio__at("start: forked");
     if (!pool->options.no_group)
         (void)setpgid(pid, pid);
     made->pid = (int)pid;

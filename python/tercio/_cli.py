@@ -21,6 +21,17 @@ def fraction_or_int(text: str) -> float:
         return float(text)
 
 
+def seconds(text: str) -> float:
+    """A time to wait; without one a screen would be drawn as fast as it goes."""
+    found = float(text)
+    if not 0.01 <= found <= 3600:
+        raise ValueError(text)
+    return found
+
+
+seconds.__name__ = "number of seconds, from 0.01 on,"
+
+
 def ports(text: str) -> range:
     """A range of ports from `8080` or `8080-8099`, both ends included."""
     first, _, last = text.partition("-")
@@ -55,7 +66,9 @@ def _add_map(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         epilog="Exits with 1 if a task failed (what and why is on standard error), 130 after Ctrl-C.",
     )
     command.add_argument("function", metavar="MODULE:FUNCTION", help="or FILE.py:FUNCTION; found from this folder on")
-    command.add_argument("tasks", metavar="TASK", nargs="*", help="such as files; default: lines of standard input")
+    command.add_argument(
+        "tasks", metavar="TASK", nargs="*", default=[], help="such as files; default: lines of standard input"
+    )
     command.add_argument("-j", "--jobs", type=int, metavar="N", help="number of workers (default: all usable CPUs)")
     command.add_argument("-m", "--start-method", metavar="METHOD", help="fork, spawn, forkserver or threading")
     command.add_argument("-c", "--chunk-size", type=fraction_or_int, metavar="N", help="tasks handed out at once")
@@ -81,7 +94,9 @@ def _add_top(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "shown.",
     )
     command.add_argument("pid", metavar="PID", nargs="?", type=int, help="default: every process that has a pool")
-    command.add_argument("-n", "--interval", type=float, default=0.5, metavar="SECONDS", help="between two looks (0.5)")
+    command.add_argument(
+        "-n", "--interval", type=seconds, default=0.5, metavar="SECONDS", help="between two looks (0.5)"
+    )
     command.add_argument("-1", "--once", action="store_true", help="print the state once and exit")
     command.add_argument("--json", action="store_true", help="with --once: as JSON")
     command.set_defaults(run="top")
@@ -109,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and (options.run != "map" or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        options.tasks += rest
+        options.tasks = [*options.tasks, *rest]
     home = {"map": "tercio._cli_map", "top": "tercio._top", "dashboard": "tercio.dashboard._command"}[options.run]
     try:
         command: Callable[[argparse.Namespace], int] = import_module(home).run
@@ -117,8 +132,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except ImportError as error:
-        print(f"tercio: {error}", file=sys.stderr)
+        complain(f"tercio: {error}")
         return EXIT_USAGE
+
+
+def complain(text: str) -> None:
+    """Say something on standard error, if there is one. print() would take standard output in its place."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from tercio._cli import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
+from tercio._cli import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 SHOWN = 120  # characters of a task in a report
 REPORTED = 20  # failures told one by one
+
+
+class WriteError(Exception):
+    """Standard output takes no more, and not because its reader has enough."""
 
 
 class UsageError(Exception):
@@ -37,10 +41,11 @@ def find_function(spec: str) -> Callable[..., Any]:
         sys.path.insert(0, folder)
     try:
         found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and misses another one
-        raise UsageError(f"there is no module {module!r} here or where Python looks") from None
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{module}.".startswith(f"{missing}."):
+            raise UsageError(f"there is no module {module!r} here or where Python looks") from None
+        raise UsageError(f"{place} can't be imported\n{own_part_of(error)}") from None
     for part in name.split("."):
         if not hasattr(found, part):
             raise UsageError(f"module {module!r} has no {name!r}")
@@ -49,6 +54,16 @@ def find_function(spec: str) -> Callable[..., Any]:
         raise UsageError(f"{spec} is not callable")
     function: Callable[..., Any] = found
     return function
+
+
+def own_part_of(error: BaseException) -> str:
+    """A traceback without the frames that led to the user's code."""
+    import traceback
+
+    shown = traceback.TracebackException(type(error), error, error.__traceback__)
+    ours = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib")
+    shown.stack[:] = [frame for frame in shown.stack if not frame.filename.startswith(ours)]
+    return "".join(shown.format()).rstrip()
 
 
 class Failure:
@@ -110,6 +125,8 @@ class Tasks:
         self.format: str = options.input
         self.total: int | None = len(options.tasks) or None
         self.under_way: dict[int, Any] = {}
+        if not options.tasks and sys.stdin is None:
+            raise UsageError("standard input is closed; give it tasks, or name them behind the function")
         self._source: Iterator[str] = (
             iter(options.tasks)
             if options.tasks
@@ -117,7 +134,8 @@ class Tasks:
         )
 
     def __iter__(self) -> Iterator[tuple[int, Any, dict[str, Any]]]:
-        for index, text in enumerate(self._source):
+        any_text = self.format != "json"  # where a line of nothing is no task
+        for index, text in enumerate(text for text in self._source if any_text or text.strip()):
             if self.format != "json":
                 self.under_way[index] = text
                 yield index, (text,), {}
@@ -164,13 +182,13 @@ class Report:
         if self.envelope:
             head = json.dumps({"index": index, "input": task})
             outcome = f'{head[:-1]}, "result": {outcome}}}'
-        sys.stdout.write(outcome + "\n")
+        write(outcome)
         return True
 
     def _fail(self, index: int, task: Any, failure: Failure) -> None:
         if self.envelope:
             error = {"type": failure.kind, "message": failure.message, "traceback": failure.trace}
-            sys.stdout.write(json.dumps({"index": index, "input": task, "error": error}) + "\n")
+            write(json.dumps({"index": index, "input": task, "error": error}))
         if len(self.lines) < REPORTED:
             self.lines.append(f"task {index} ({shortened(task)}): {failure}")
 
@@ -186,16 +204,29 @@ class Report:
             if self.envelope:
                 error = {"type": self.nameless[0].kind, "message": "no answer", "traceback": ""}
                 for index, task in left:
-                    sys.stdout.write(json.dumps({"index": index, "input": task, "error": error}) + "\n")
+                    write(json.dumps({"index": index, "input": task, "error": error}))
 
     def tell(self) -> None:
         """Say on standard error what failed."""
         for line in self.lines:
-            print(f"tercio: {line}", file=sys.stderr)
+            complain(f"tercio: {line}")
         more = self.n_failed - len(self.lines)
         if more > 0:
-            print(f"tercio: ... and {more} more", file=sys.stderr)
-        print(f"tercio: {self.n_failed} of {self.n_results} tasks failed", file=sys.stderr)
+            complain(f"tercio: ... and {more} more")
+        complain(f"tercio: {self.n_failed} of {self.n_results} tasks failed")
+
+
+def write(line: str = "") -> None:
+    """Write to standard output, and see to it that it has gone out."""
+    try:
+        if line:
+            sys.stdout.write(line + "\n")
+        else:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WriteError(error.strerror or str(error)) from None
 
 
 def shortened(task: Any) -> str:
@@ -209,16 +240,21 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except UsageError as error:
-        sys.stdout.flush()
-        print(f"tercio map: {error}", file=sys.stderr)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        complain(f"tercio map: {error}")
         return EXIT_USAGE
     except BrokenPipeError:
         # Who read our results has enough. Python flushes once more at its end, and must not find the pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
+    except WriteError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        complain(f"tercio map: the results can't be written: {error}")
+        return EXIT_FAILURE
     except KeyboardInterrupt:
         sys.stdout.flush()
-        print("tercio map: interrupted", file=sys.stderr)
+        complain("tercio map: interrupted")
         return EXIT_INTERRUPTED
 
 
@@ -226,6 +262,8 @@ def _run(options: argparse.Namespace) -> int:
     from tercio.context import DEFAULT_START_METHOD
     from tercio.pool import WorkerPool
 
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; where should the results go?")
     task = Task(find_function(options.function))
     tasks = Tasks(options)
     report = Report(tasks, not options.unordered, options.envelope)
@@ -246,7 +284,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             for answer in results:
                 good = report.add(answer)
-                sys.stdout.flush()
+                write()
                 if options.stop and not good:
                     break
         except ValueError as error:
@@ -259,7 +297,7 @@ def _run(options: argparse.Namespace) -> int:
         report.end()
     elif report.nameless:
         report.lines += [str(failure) for failure in report.nameless]
-    sys.stdout.flush()
+    write()
     if report.n_failed:
         report.tell()
         return EXIT_FAILURE

@@ -133,6 +133,51 @@ def test_misuse(here: Path, options: tuple[str, ...], text: str) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("def f(:", ("broken.py", "SyntaxError")),
+        ("import nowhere_at_all", ("broken.py", "nowhere_at_all")),
+        ("1 / 0", ("broken.py", "ZeroDivisionError")),
+        ("raise SystemExit(0)", ("broken.py", "SystemExit")),
+    ],
+)
+def test_a_module_that_cannot_be_imported(here: Path, content: str, texts: tuple[str, ...]) -> None:
+    """Says where in the user's module, and nothing of what led there."""
+    (here / "broken.py").write_text(content, "utf-8")
+    code, lines, errors = tercio_map(here, "broken:f", "1")
+    assert (code, lines) == (2, [])
+    assert errors.startswith("tercio map: broken can't be imported\n")
+    assert all(text in errors for text in texts)
+    assert "_cli_map" not in errors
+    assert "importlib" not in errors
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "out", "errors"),
+    [
+        ("<&-", 2, "", "tercio map: standard input is closed"),
+        ("1 >&-", 2, "", "tercio map: standard output is closed"),
+        ("1 >/dev/full", 1, "", "tercio map: the results can't be written: No space left on device"),
+        ("x 2>&-", 1, "", ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(here: Path, redirected: str, code: int, out: str, errors: str) -> None:
+    """One line, or nothing where there is nowhere to say it; never among the results."""
+    command = f"{' '.join(TERCIO)} map -j 1 work:double {redirected}"
+    done = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, timeout=BOUND, check=False)
+    assert (done.returncode, done.stdout) == (code, out)
+    assert done.stderr.startswith(errors)
+    assert done.stderr.count("\n") == bool(errors)
+
+
+def test_lines_of_any_length_and_of_nothing(here: Path) -> None:
+    """A line may be longer than any buffer; an empty one is a text, but no JSON."""
+    code, lines, _ = tercio_map(here, "work:Holder.method", given=b"x" * 3_000_000 + b"\n\n")
+    assert (code, [len(json.loads(line)) for line in lines]) == (0, [3_000_000, 0])
+    assert tercio_map(here, "work:add", "-i", "json", given=b"[1]\n\n[2]\n\n") == (0, ["11", "12"], "")
+
+
 def test_interrupt_is_clean(here: Path) -> None:
     """Ctrl-C while a task hangs: what was done is printed, no traceback, no process left (the fixture looks)."""
     command = [*TERCIO, "map", "-j", "2", "-u", "work:hang_at_two", "1", "2", "3"]

@@ -115,6 +115,15 @@ def test_who_is_not_there() -> None:
     assert b"there is no process" in done.stderr
 
 
+def test_it_never_draws_without_a_pause() -> None:
+    """An interval of nothing would take a CPU."""
+    for given in ("0", "nan", "x"):
+        command = [sys.executable, "-m", "tercio._cli", "top", "-n", given]
+        done = subprocess.run(command, capture_output=True, timeout=BOUND, check=False)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"invalid number of seconds" in done.stderr
+
+
 def test_only_what_is_a_pool_of_this_layout(tmp_path: Path) -> None:
     """Files that look like a pool's from outside aren't believed; another version says so."""
     path = tmp_path / "file"

@@ -39,7 +39,9 @@ def listen(host: str, port_range: Iterable[int]) -> socket.socket:
             tried.append(port)
             reason = error
     names = f"{tried[0]} to {tried[-1]}" if len(tried) > 1 else f"{tried}"
-    raise OSError(f"no free port for the dashboard at {host}: tried {names}") from reason
+    raise OSError(
+        f"no free port for the dashboard at {host}: tried {names} ({reason.strerror if reason else 'none'})"
+    ) from reason
 
 
 def spawn(port_range: Iterable[int]) -> tuple[subprocess.Popen[bytes], int]:

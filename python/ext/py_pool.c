@@ -51,13 +51,17 @@ int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         return TERCIO_ECLOSED;
     }
+    if (worker_waits(pool->env.st, pool) < 0) {
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return WAIT_RAISED;
+    }
     go_in(pool);
     PyThreadState *ts = PyEval_SaveThread();
     int result = tercio_wait(run, timeout, or_room, &before);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     PyEval_RestoreThread(ts);
     come_out(pool);
-    if (result == TERCIO_EINTERRUPTED && PyErr_CheckSignals() < 0)
+    if (worker_waited(pool->env.st) < 0 || (result == TERCIO_EINTERRUPTED && PyErr_CheckSignals() < 0))
         return WAIT_RAISED;
     return result;
 }
@@ -440,13 +444,15 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
     if (pool_unusable(self) || async_wait_idle(self) < 0)
         return NULL;
     for (;;) {
-        if (pool_unusable(self))
+        if (pool_unusable(self) || worker_waits(self->env.st, self) < 0)
             return NULL;
         go_in(self);
         PyThreadState *ts = PyEval_SaveThread();
         int error = tercio_finish(self->engine, 0, exit_note, self);
         PyEval_RestoreThread(ts);
         come_out(self);
+        if (worker_waited(self->env.st) < 0)
+            return NULL;
         if (error == TERCIO_EINTERRUPTED) {
             if (PyErr_CheckSignals() < 0)
                 return NULL;

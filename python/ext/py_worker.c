@@ -481,7 +481,53 @@ void worker_interrupt_threads(core_state *st, PoolObject *pool, CallObject *call
             continue;
         w->told = true;
         PyThreadState_SetAsyncExc(w->ident, st->interrupted);
+        if (w->waits_in != NULL)
+            pool_kick(w->waits_in); /* it runs no Python until that wait ends */
     }
+}
+
+/* An exception put into this thread is raised when it runs Python again; in a wait that would be too late. */
+static int raise_pending(worker *w)
+{
+    PyObject *what = PyThreadState_Get()->async_exc;
+    if (what == NULL)
+        return 0;
+    Py_INCREF(what);
+    PyThreadState_SetAsyncExc(w->ident, NULL);
+    PyErr_SetNone(what);
+    Py_DECREF(what);
+    return -1;
+}
+
+static worker *worker_here(core_state *st)
+{
+    if (st->thread_workers == NULL)
+        return NULL;
+    unsigned long me = PyThread_get_thread_ident();
+    worker *w = st->thread_workers;
+    while (w != NULL && w->ident != me)
+        w = w->next;
+    return w;
+}
+
+int worker_waits(core_state *st, PoolObject *pool)
+{
+    worker *w = worker_here(st);
+    if (w == NULL)
+        return 0;
+    if (raise_pending(w) < 0)
+        return -1;
+    w->waits_in = pool;
+    return 0;
+}
+
+int worker_waited(core_state *st)
+{
+    worker *w = worker_here(st);
+    if (w == NULL)
+        return 0;
+    w->waits_in = NULL;
+    return raise_pending(w);
 }
 
 /* The arguments of an item that took long, for people. */

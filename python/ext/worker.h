@@ -24,7 +24,8 @@ struct worker {
     bool explicit_arguments;
     uint64_t index;
     unsigned long ident;
-    struct worker *next; /* of st->thread_workers */
+    PoolObject *waits_in; /* a pool of its own that this thread waits in; an interruption has to end that wait */
+    struct worker *next;  /* of st->thread_workers */
 };
 typedef struct worker worker;
 

@@ -1,17 +1,14 @@
-"""What can be sent with which serializer, and pools in pools."""
+"""What can be sent with which serializer."""
 
 from __future__ import annotations
 
 import functools
-import threading
 from typing import NamedTuple
 
 import pytest
 import tasks
 from tercio import WorkerPool
 from tercio.utils import make_single_arguments
-
-METHODS = ("fork", "spawn", "forkserver", "threading")
 
 
 class Point(NamedTuple):
@@ -111,46 +108,3 @@ def test_an_unknown_length(start_method):
     with WorkerPool(2, start_method=start_method) as pool:
         with pytest.warns(RuntimeWarning, match="iterable_len"):
             assert pool.map(tasks.double, iter(range(300))) == [2 * i for i in range(300)]
-
-
-def nest(depth, methods, bad):
-    """Pools in pools: the sum of the leaves, or an error from the lowest."""
-    if depth == 0:
-        if bad:
-            raise ValueError("from the lowest")
-        return 1
-    method, *rest = methods
-    with WorkerPool(2, daemon=False, start_method=method) as pool:
-        return sum(pool.map(nest, [(depth - 1, rest, bad and i == 1) for i in range(2)], chunk_size=1))
-
-
-@pytest.mark.contract("2 nested")
-@pytest.mark.parametrize("inner", METHODS)
-def test_pools_in_pools(start_method, inner):
-    with WorkerPool(2, daemon=False, start_method=start_method) as pool:
-        good, bad = pool.map(nest, [(1, [inner], False), (1, [inner], True)], chunk_size=1, on_error="return")
-    assert good == 2
-    assert (type(bad), bad.args) == (ValueError, ("from the lowest",))
-    assert "Worker-" in str(bad.__cause__)
-
-
-@pytest.mark.contract("2 nested")
-def test_three_levels(start_method):
-    methods = ["fork", "threading"]
-    with WorkerPool(1, daemon=False, start_method=start_method) as pool:
-        good, bad = pool.map(nest, [(2, methods, False), (2, methods, True)], on_error="return")
-    assert good == 4
-    assert (type(bad), bad.args) == (ValueError, ("from the lowest",))
-
-
-def nest_in_known_thread(method):
-    threading.current_thread()  # now threading knows this thread, and takes it for the main one in what is forked
-    return tasks.nested([1], method)
-
-
-@pytest.mark.contract("2 nested")
-@pytest.mark.parametrize("inner", METHODS)
-def test_workers_of_a_thread_end_without_a_word(inner, capfd):
-    with WorkerPool(1, start_method="threading") as pool:
-        assert pool.map(nest_in_known_thread, [(inner,)]) == [[2]]
-    assert capfd.readouterr() == ("", "")

@@ -29,6 +29,7 @@ C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' 2>/dev/null ||
 SOURCES = $(shell find engine include python -type f ! -name '*.py[co]') meson.build meson.options pyproject.toml
 # Hangs are ended by pytest-timeout; this is for one that keeps the interpreter itself.
 BOUND = timeout --signal=ABRT --kill-after=20 2400
+LONG_BOUND = timeout --signal=ABRT --kill-after=20 5400
 
 .PHONY: run test test-c test-python build bench check format docs storm soak clean setup
 .DEFAULT_GOAL := build
@@ -86,7 +87,7 @@ docs:
 storm:
 	@tools/setup.sh build test
 	@$(MAKE) --no-print-directory build
-	@TERCIO_LONG=1 $(BOUND) $(VENV)/bin/python -m pytest -q --timeout 600 $(wildcard tests/python/test_faults_*.py)
+	@TERCIO_LONG=1 $(LONG_BOUND) $(VENV)/bin/python -m pytest -q --timeout 600 $(wildcard tests/python/test_faults_*.py)
 	$(call configure,faults,-Dfault_points=true)
 	@TERCIO_LONG=1 $(MESON) test -C $(BUILD)/faults --no-rebuild --print-errorlogs --quiet --timeout-multiplier 4 fault_points
 	@$(VENV)/bin/python tests/storm/soak.py 60

@@ -33,6 +33,16 @@ static void ring_if_wanted(_Atomic uint32_t *wants, int bell)
         ring(wants, seen, bell);
 }
 
+/* True when half of the ring is unread: then whoever reads it shall. */
+static bool is_half_full(tercio_call *call)
+{
+    uint64_t half = call->taker.map.ring_bytes / 2;
+    if (tercio__taker_unread(&call->taker) <= half)
+        return false;
+    call->taker.up_head = LOAD(call->words->up_head, acquire);
+    return tercio__taker_unread(&call->taker) > half;
+}
+
 void tercio__call_ring(tercio_call *call, bool passed)
 {
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
@@ -40,12 +50,7 @@ void tercio__call_ring(tercio_call *call, bool passed)
     if ((wants & TERCIO__WANTS) == TERCIO__WANT_ANY)
         ring(&call->page->caller_wants, wants, call->start->caller_bell);
     else if ((wants & TERCIO__WANTS) == TERCIO__WANT_LOW_WATER) {
-        bool low = passed && call->taker.head >= LOAD(call->words->low_water, relaxed);
-        if (!low && tercio__taker_unread(&call->taker) > call->taker.map.ring_bytes / 2) {
-            call->taker.up_head = LOAD(call->words->up_head, acquire);
-            low = tercio__taker_unread(&call->taker) > call->taker.map.ring_bytes / 2;
-        }
-        if (low)
+        if ((passed && call->taker.head >= LOAD(call->words->low_water, relaxed)) || is_half_full(call))
             ring(&call->page->caller_wants, wants, call->start->caller_bell);
     }
     ring_if_wanted(&call->page->keeper_wants, call->start->keeper_bell);
@@ -198,6 +203,7 @@ int tercio__call_send(tercio_call *call, int kind, int status, int code, const t
     if (head_size)
         memcpy(at + n_blocks * sizeof *blocks, parts[0].data, head_size);
     tercio__taker_publish(&call->taker, record);
+    call->in_row = kind == TERCIO__REC_RESULT;
     if (large) {
         call->unread_blocks += large;
         call->unread_until = call->taker.up_tail;
@@ -211,6 +217,13 @@ out:
     return error;
 }
 
+/* The answer as a short record, where it can be one. */
+static bool send_short(tercio_call *call, int status, int code, const tercio_bytes *parts, size_t n_parts)
+{
+    return call->in_row && status == 0 && code == 0 && n_parts == 1 && parts[0].size <= TERCIO__SHORT_MOST &&
+           tercio__taker_put_short(&call->taker, parts[0]);
+}
+
 int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *parts, size_t n_parts)
 {
     tercio__channel *words = call->words;
@@ -220,7 +233,9 @@ int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *p
     if (call->timed) /* a wait for room is on no item's time */
         STORE(words->item_since, 0, relaxed);
     tercio__at("commit: item over");
-    int error = tercio__call_send(call, TERCIO__REC_RESULT, status, code, parts, n_parts);
+    int error = 0;
+    if (!send_short(call, status, code, parts, n_parts))
+        error = tercio__call_send(call, TERCIO__REC_RESULT, status, code, parts, n_parts);
     if (error == TERCIO_ECLOSED)
         return 1;
     if (error) {
@@ -239,7 +254,8 @@ int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *p
         tercio__at("commit: next item named");
         STORE(words->item_since, call->item < call->slot->n_items ? now : 0, release);
     }
-    tercio__call_ring(call, false);
+    if (!call->quiet || is_half_full(call))
+        tercio__call_ring(call, false);
     return tercio_stopping(call);
 }
 

@@ -33,7 +33,8 @@ struct tercio_call {
     tercio__slot *slot; /* NULL: nothing */
     uint32_t item;      /* of the message: answered so far */
     uint32_t item_at_start;
-    bool timed;
+    bool timed, quiet;      /* flags of the slot */
+    bool in_row;            /* what was published last is the answer of the item before `item`, of this message */
     bool told;              /* the host has heard that the rest of the message is not wanted */
     uint64_t unread_blocks; /* bytes of blocks in records that the parent has not read ... */
     uint64_t unread_until;  /* ... all of them lie before this place of the up ring */

@@ -106,6 +106,31 @@ const unsigned char *tercio__sender_bytes(const tercio__sender *sender, uint64_t
 
 /* ---- Parent: up ------------------------------------------------------------------------------------------------ */
 
+/* A whole record's own numbers fit together. */
+static bool is_possible(const tercio__record *record)
+{
+    uint64_t payload = record->payload == TERCIO__IN_BLOCK ? 0 : record->payload;
+    if (sizeof *record + record->n_blocks * sizeof(tercio_block) + payload > record->size ||
+        record->kind > TERCIO__REC_PAD)
+        return false;
+    return record->payload != TERCIO__IN_BLOCK || record->n_blocks > 0;
+}
+
+/* The record that a short one stands for; false where its size can't be. */
+static bool expand(const tercio__sender *sender, const unsigned char *bytes, tercio__record *record)
+{
+    tercio__short head;
+    memcpy(&head, bytes, sizeof head);
+    if (head.unused > 7 || head.size < sizeof head + head.unused)
+        return false;
+    *record = (tercio__record){.size = head.size,
+                               .kind = TERCIO__REC_SHORT,
+                               .sequence = sender->up_sequence,
+                               .item = sender->up_item + 1,
+                               .payload = (uint32_t)(head.size - sizeof head - head.unused)};
+    return true;
+}
+
 const unsigned char *tercio__receiver_peek(tercio__sender *sender, tercio__record *record, int *error)
 {
     uint64_t ring = sender->map.ring_bytes;
@@ -125,22 +150,32 @@ const unsigned char *tercio__receiver_peek(tercio__sender *sender, tercio__recor
             STORE(sender->up_read, read + (ring - at), relaxed);
             continue;
         }
-        if (ahead < sizeof *record)
+        /* Copied before it is looked at: what lies there may change. */
+        memcpy(record, bytes, sizeof(tercio__short));
+        bool is_short = record->kind == TERCIO__REC_SHORT;
+        size_t header = is_short ? sizeof(tercio__short) : sizeof *record;
+        if (ahead < header)
             goto impossible;
-        memcpy(record, bytes, sizeof *record);
+        if (is_short) {
+            tercio__short head;
+            memcpy(&head, record, sizeof head);
+            if (!expand(sender, (const unsigned char *)&head, record))
+                goto impossible;
+        } else {
+            memcpy(record, bytes, sizeof *record);
+        }
         uint64_t size = record->size;
-        if (size < sizeof *record || size % 8 || size > ahead || size > ring - at)
+        if (size < header || size % 8 || size > ahead || size > ring - at)
             goto impossible;
+        if (is_short)
+            return bytes + header;
         if (record->kind == TERCIO__REC_PAD) {
             STORE(sender->up_read, read + size, relaxed);
             continue;
         }
-        uint64_t payload = record->payload == TERCIO__IN_BLOCK ? 0 : record->payload;
-        if (sizeof *record + record->n_blocks * sizeof(tercio_block) + payload > size || record->kind > TERCIO__REC_PAD)
+        if (record->kind == TERCIO__REC_SHORT || !is_possible(record)) /* SHORT: it has changed since the first look */
             goto impossible;
-        if (record->payload == TERCIO__IN_BLOCK && record->n_blocks == 0)
-            goto impossible;
-        return bytes + sizeof *record;
+        return bytes + header;
     }
 impossible:
     *error = TERCIO_EPROTOCOL;
@@ -149,7 +184,54 @@ impossible:
 
 void tercio__receiver_next(tercio__sender *sender, const tercio__record *record)
 {
+    if (record->kind == TERCIO__REC_RESULT || record->kind == TERCIO__REC_SHORT) {
+        sender->up_sequence = record->sequence;
+        sender->up_item = record->item;
+    }
     STORE(sender->up_read, LOAD(sender->up_read, relaxed) + record->size, relaxed);
+}
+
+enum { ROW_BYTES = 16 << 10 };
+
+uint32_t tercio__receiver_row(const tercio__sender *sender, const tercio__record *record, uint32_t most,
+                              uint32_t *bytes)
+{
+    uint64_t ring = sender->map.ring_bytes, read = LOAD(sender->up_read, relaxed), at = read % ring;
+    uint64_t ahead = LOAD(sender->map.words->up_tail, acquire) - read; /* A3 */
+    uint64_t end = ahead < ring - at ? ahead : ring - at, used = record->size;
+    uint32_t n = 1;
+    while (n < most && used < ROW_BYTES && used < end && ring - at - used >= sizeof(tercio__record)) {
+        tercio__short head;
+        memcpy(&head, sender->map.up + at + used, sizeof head);
+        if (head.kind != TERCIO__REC_SHORT || head.size % 8 || head.unused > 7 ||
+            head.size < sizeof head + head.unused || head.size > end - used)
+            break; /* peek will say what it is */
+        used += head.size;
+        n++;
+    }
+    *bytes = (uint32_t)used;
+    return n;
+}
+
+void tercio__receiver_pass_row(tercio__sender *sender, uint32_t n, uint32_t bytes)
+{
+    sender->up_item += n;
+    STORE(sender->up_read, LOAD(sender->up_read, relaxed) + bytes, relaxed);
+}
+
+bool tercio__row_next(tercio_bytes *row, tercio_bytes *answer)
+{
+    tercio__short head;
+    if (row->size < sizeof head)
+        return false;
+    memcpy(&head, row->data, sizeof head);
+    if (head.size > row->size || head.unused > 7 || head.size < sizeof head + head.unused)
+        return false;
+    answer->data = (const unsigned char *)row->data + sizeof head;
+    answer->size = head.size - sizeof head - head.unused;
+    row->data = (const unsigned char *)row->data + head.size;
+    row->size -= head.size;
+    return true;
 }
 
 void tercio__receiver_done(tercio__sender *sender)
@@ -213,20 +295,19 @@ tercio__record *tercio__taker_reserve(tercio__taker *taker, uint64_t bytes)
 {
     uint64_t ring = taker->map.ring_bytes, need = sizeof(tercio__record) + round8(bytes);
     for (int look = 0; look < 2; look++) {
-        uint64_t at = taker->up_tail % ring, rest = ring - at;
-        uint64_t pad = need > rest ? rest : 0;
+        uint64_t rest = ring - taker->up_at, pad = need > rest ? rest : 0;
         if (taker->up_tail + pad + need - taker->up_head <= ring) {
             if (pad) {
                 /* Behind up_tail still: nobody reads it before the record that follows is published. */
                 if (pad >= sizeof(tercio__record)) {
                     tercio__record padding = {.size = (uint32_t)pad, .kind = TERCIO__REC_PAD};
-                    memcpy(taker->map.up + at, &padding, sizeof padding);
+                    memcpy(taker->map.up + taker->up_at, &padding, sizeof padding);
                     tercio__at("up: padded");
                 }
                 taker->up_tail += pad;
-                at = 0;
+                taker->up_at = 0;
             }
-            tercio__record *record = (tercio__record *)(void *)(taker->map.up + at);
+            tercio__record *record = (tercio__record *)(void *)(taker->map.up + taker->up_at);
             record->size = (uint32_t)need;
             return record;
         }
@@ -235,10 +316,34 @@ tercio__record *tercio__taker_reserve(tercio__taker *taker, uint64_t bytes)
     return NULL;
 }
 
-void tercio__taker_publish(tercio__taker *taker, tercio__record *record)
+static inline void publish(tercio__taker *taker, uint64_t bytes)
 {
     tercio__at("up: written");
-    taker->up_tail += record->size;
+    taker->up_tail += bytes;
+    taker->up_at += bytes;
+    if (taker->up_at == taker->map.ring_bytes)
+        taker->up_at = 0;
     STORE(taker->map.words->up_tail, taker->up_tail, release); /* R3 */
     tercio__at("up: published");
+}
+
+void tercio__taker_publish(tercio__taker *taker, tercio__record *record)
+{
+    publish(taker, record->size);
+}
+
+bool tercio__taker_put_short(tercio__taker *taker, tercio_bytes answer)
+{
+    uint64_t ring = taker->map.ring_bytes, rest = ring - taker->up_at;
+    uint64_t need = sizeof(tercio__short) + round8(answer.size);
+    if (rest < sizeof(tercio__record) || need > rest || taker->up_tail + need - taker->up_head > ring)
+        return false;
+    unsigned char *at = taker->map.up + taker->up_at;
+    tercio__short head = {
+        .size = (uint32_t)need, .kind = TERCIO__REC_SHORT, .unused = (uint16_t)(need - sizeof head - answer.size)};
+    memcpy(at, &head, sizeof head);
+    if (answer.size)
+        memcpy(at + sizeof head, answer.data, answer.size);
+    publish(taker, need);
+    return true;
 }

@@ -40,6 +40,8 @@ typedef struct {
     uint64_t reclaimed;             /* sequences below it are over */
     uint64_t down_used, down_freed; /* bytes ever taken from and given back to the down ring */
     _Atomic uint64_t up_read;       /* bytes ever read; relaxed: others peek at it to see whether there is news */
+    uint64_t up_sequence;           /* of the answer that was read last: a short record is the next one's */
+    uint32_t up_item;
 } tercio__sender;
 
 /* What goes into a slot. `blocks` are descriptors, `head` is parts[0] unless it is the first of the blocks. */
@@ -73,6 +75,13 @@ const unsigned char *tercio__sender_bytes(const tercio__sender *, uint64_t seque
  * until tercio__receiver_done. */
 const unsigned char *tercio__receiver_peek(tercio__sender *, tercio__record *record, int *error);
 void tercio__receiver_next(tercio__sender *, const tercio__record *);
+/* `record` is a short one that peek has found: how many of them lie in a row from there, at most `most` (and 16 KiB).
+ * *bytes is what they take, headers included; they begin with the header before peek's result. */
+uint32_t tercio__receiver_row(const tercio__sender *, const tercio__record *record, uint32_t most, uint32_t *bytes);
+/* Passes a row of `n`. */
+void tercio__receiver_pass_row(tercio__sender *, uint32_t n, uint32_t bytes);
+/* The next answer of a row that was copied out; false at its end, or where it makes no sense. */
+bool tercio__row_next(tercio_bytes *row, tercio_bytes *answer);
 /* Publishes what was read: the worker may use the room again. */
 void tercio__receiver_done(tercio__sender *);
 static inline bool tercio__receiver_has_news(const tercio__sender *sender)
@@ -87,6 +96,7 @@ typedef struct {
     tercio__channel_map map;
     uint64_t head;             /* sequence of the next slot */
     uint64_t up_tail, up_head; /* bytes ever written; bytes known to be read */
+    uint64_t up_at;            /* up_tail within the ring */
 } tercio__taker;
 
 enum { TERCIO__TAKE_NOTHING, TERCIO__TAKE_MESSAGE, TERCIO__TAKE_REVOKED };
@@ -103,6 +113,9 @@ int tercio__taker_message(const tercio__taker *, const tercio__slot *, const ter
  * address behind the header; tercio__taker_publish makes it known. */
 tercio__record *tercio__taker_reserve(tercio__taker *, uint64_t bytes);
 void tercio__taker_publish(tercio__taker *, tercio__record *);
+/* Publishes a good answer of at most TERCIO__SHORT_MOST bytes: that of the item behind the one that was published
+ * last, which must be of the same message. Returns: false where it has to be a whole record. */
+bool tercio__taker_put_short(tercio__taker *, tercio_bytes answer);
 static inline uint64_t tercio__taker_unread(const tercio__taker *taker)
 {
     return taker->up_tail - taker->up_head;

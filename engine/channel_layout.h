@@ -27,7 +27,10 @@
  * Up: the worker writes a record (struct tercio__record and its bytes) behind up_tail and then stores the new
  * up_tail (R3). What lies behind up_tail when a worker dies was never said. The parent reads up to up_tail (A3),
  * copies the records out and stores up_head (R4); the worker reads it when it needs room (A4).
- * Records never wrap: where one doesn't fit before the end of the ring, a record of kind PAD fills the rest.
+ * Records never wrap: where one doesn't fit before the end of the ring, a record of kind PAD fills the rest; where
+ * there is no room for a whole header, nothing says so.
+ * A good answer that is small follows the one before it, of the same message, as a short record: 8 bytes of header
+ * (struct tercio__short), its sequence and item are known. Such records in a row are copied out as they lie.
  *
  * Bells are event counts: the sleeper announces itself (B1), looks once more, then sleeps; the waker publishes,
  * fences, and rings only if somebody announced itself (B2); only then is the announcement taken back. Between B1 and B2 both sides have a sequentially
@@ -96,6 +99,7 @@ enum {
     TERCIO__REC_EXIT,
     TERCIO__REC_ALIVE,
     TERCIO__REC_GOODBYE,
+    TERCIO__REC_SHORT,
     TERCIO__REC_PAD
 };
 
@@ -130,11 +134,12 @@ typedef struct {
     uint32_t context;        /* id; 0 is none */
     uint64_t context_offset; /* of a block that holds a packed context (or, under threading, an address) */
     uint64_t context_size;
-    uint32_t flags; /* TERCIO__TIMED */
+    uint32_t flags; /* TERCIO__TIMED, TERCIO__QUIET */
     uint32_t reserved;
 } tercio__slot;
 
 #define TERCIO__TIMED 1u /* note when each item starts: the run has a deadline, or people want to see it */
+#define TERCIO__QUIET 2u /* nobody waits for the single answers of this message: ring at its end, or at half a ring */
 
 #define TERCIO__IN_BLOCK UINT32_C(0x80000000)
 
@@ -148,6 +153,14 @@ typedef struct {
     int32_t code;
     uint32_t payload; /* bytes; TERCIO__IN_BLOCK: parts[0] is the first of the blocks */
 } tercio__record;
+
+typedef struct {
+    uint32_t size;   /* of all, this header included, a multiple of 8 */
+    uint16_t kind;   /* TERCIO__REC_SHORT */
+    uint16_t unused; /* bytes at its end, 0 ... 7 */
+} tercio__short;
+
+#define TERCIO__SHORT_MOST 1024u /* bytes of an answer that travels so */
 
 /* Texts stay where they are while the list is sorted anew: an entry names its own. */
 typedef struct {
@@ -189,7 +202,8 @@ typedef struct {
 } tercio__channel;
 
 _Static_assert(sizeof(tercio__slot) == 64, "a slot is a cache line");
-_Static_assert(sizeof(tercio__record) == 32, "records are framed by eights");
+_Static_assert(sizeof(tercio__record) == 32 && sizeof(tercio__short) == 8, "records are framed by eights");
+_Static_assert(offsetof(tercio__record, kind) == offsetof(tercio__short, kind), "the kind says which of the two it is");
 _Static_assert(sizeof(tercio__channel) <= TERCIO__PAGE_BYTES, "the words of a channel fill one page");
 _Static_assert(offsetof(tercio__channel, phase) == 448 && offsetof(tercio__channel, ns_exit) == 520,
                "python/tercio/_top.py reads them there");

@@ -122,6 +122,41 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
     }
 }
 
+/* Short records in a row go into one entry, where who asked for the run can take it. Returns: how many; 0: they have to
+ * be looked at one by one. */
+static uint32_t take_row(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
+{
+    tercio__sender *sender = &worker->sender;
+    if (record->sequence - sender->reclaimed >= sender->tail - sender->reclaimed)
+        return 0;
+    tercio__chunk *chunk = &worker->inflight[record->sequence % TERCIO__SLOTS];
+    tercio_run *run = chunk->run;
+    if (chunk->over || run == NULL || !run->options.rows || chunk->abort != TERCIO__ABORT_NO ||
+        record->item != chunk->done || record->item >= chunk->n_items)
+        return 0;
+    uint32_t size, n = tercio__receiver_row(sender, record, chunk->n_items - chunk->done, &size);
+    if (n < 2)
+        return 0;
+    tercio__entry entry = {
+        .index = chunk->index + chunk->done,
+        .cookie = chunk->cookie,
+        .kind = TERCIO_KIND_RESULT,
+        .worker = worker->index,
+        .attempts = 1,
+        .n_items = n,
+        .out_size = size,
+    };
+    if (tercio__inbox_add(&run->incoming, &entry, NULL, bytes - sizeof(tercio__short), NULL))
+        run->error = TERCIO_ENOMEM;
+    run->news = true;
+    chunk->done += n;
+    chunk->attempts = 1;
+    run->n_active -= n;
+    run->n_answered += n;
+    tercio__receiver_pass_row(sender, n, size);
+    return n;
+}
+
 static void take_record(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
 {
     tercio_pool *pool = worker->pool;
@@ -139,6 +174,7 @@ static void take_record(tercio__worker *worker, const tercio__record *record, co
     };
     switch (record->kind) {
     case TERCIO__REC_RESULT:
+    case TERCIO__REC_SHORT:
         take_result(worker, record, bytes);
         break;
     case TERCIO__REC_ALIVE:
@@ -232,10 +268,12 @@ void tercio__pump_worker(tercio__worker *worker)
     /* First where the worker is, then what it said: a slot that it has passed has all of its records before that. */
     uint64_t passed = tercio__sender_passed(sender);
     while ((bytes = tercio__receiver_peek(sender, &record, &error)) != NULL) {
+        read = true;
+        if (record.kind == TERCIO__REC_SHORT && take_row(worker, &record, bytes))
+            continue;
         take_record(worker, &record, bytes);
         tercio__at("pump: record taken");
         tercio__receiver_next(sender, &record);
-        read = true;
     }
     if (error && worker->handle >= 0) /* it writes nonsense: it can't go on */
         (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
@@ -290,7 +328,11 @@ static void drop_entry(void *user, tercio_result *result)
 {
     tercio_pool *pool = user;
     tercio__return_blocks(pool, result);
-    if (result->status != TERCIO_EDIED && result->out.size)
+    tercio_bytes row = result->out, answer;
+    if (result->n_items > 1)
+        while (tercio__row_next(&row, &answer))
+            tercio__garbage(pool, answer.data, answer.size, 1, 0, true);
+    else if (result->status != TERCIO_EDIED && result->out.size)
         tercio__garbage(pool, result->out.data, result->out.size, 1, 0, true);
 }
 

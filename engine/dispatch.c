@@ -116,6 +116,14 @@ static void send(tercio__worker *worker, const tercio__chunk *like, const tercio
     worker->pool->last_active = worker->index;
 }
 
+static uint32_t flags_of(const tercio_run *run)
+{
+    uint32_t flags = run->timeout_ns || run->pool->options.observe ? TERCIO__TIMED : 0;
+    if (run->options.low_water && !run->options.notify && !run->bell_public)
+        flags |= TERCIO__QUIET;
+    return flags;
+}
+
 static void describe(const tercio__chunk *chunk, tercio__letter *letter)
 {
     *letter = (tercio__letter){
@@ -125,7 +133,7 @@ static void describe(const tercio__chunk *chunk, tercio__letter *letter)
         .skip = chunk->done,
         .n_blocks = chunk->n_blocks,
         .head_in_block = chunk->head_in_block,
-        .flags = chunk->run->timeout_ns || chunk->run->pool->options.observe ? TERCIO__TIMED : 0,
+        .flags = flags_of(chunk->run),
         .context = chunk->context ? chunk->context->id : 0,
     };
     if (chunk->context)

@@ -21,7 +21,7 @@ typedef struct {
     uint16_t n_blocks;
     uint8_t kind;
     bool troubled; /* a `trouble` and the message follow */
-    uint32_t padding;
+    uint32_t n_items;
 } stored;
 
 typedef struct {
@@ -78,7 +78,8 @@ int tercio__inbox_add(tercio__inbox *inbox, const tercio__entry *entry, const te
                      .attempts = entry->attempts,
                      .n_blocks = (uint16_t)entry->n_blocks,
                      .kind = (uint8_t)entry->kind,
-                     .troubled = troubled};
+                     .troubled = troubled,
+                     .n_items = entry->n_items ? entry->n_items : 1};
     at += sizeof *head;
     if (block_bytes)
         memcpy(at, blocks, block_bytes);
@@ -150,6 +151,7 @@ bool tercio__inbox_take(tercio__inbox *inbox, tercio_result *result)
     result->kind = head->kind;
     result->cookie = head->cookie;
     result->n_blocks = head->n_blocks;
+    result->n_items = head->n_items;
     result->blocks = head->n_blocks ? (const tercio_block *)(const void *)at : NULL;
     at += head->n_blocks * sizeof(tercio_block);
     result->out = (tercio_bytes){at, head->out_size};

@@ -233,6 +233,7 @@ typedef struct {
     uint64_t index, cookie, peak_rss;
     int32_t status, code, signal, kind, pid;
     uint32_t worker, attempts, n_blocks;
+    uint32_t n_items; /* of a row; 0: one */
     size_t out_size;
     uint32_t message_size; /* with the zero at its end; 0: none */
     bool out_of_memory;

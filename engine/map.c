@@ -87,23 +87,45 @@ static void note_failure(mapping *map, tercio_result *result)
     tercio__result_write(map->first_error, result);
 }
 
+static void put_out(const mapping *map, uint64_t index, const void *answer)
+{
+    unsigned char *to = map->out + index * map->out_size;
+    if (map->out_size == 8) /* a size known to the compiler: no call */
+        memcpy(to, answer, 8);
+    else
+        memcpy(to, answer, map->out_size);
+}
+
+/* Returns: false where a row makes no sense. */
+static bool take_row(mapping *map, const tercio_result *result)
+{
+    tercio_bytes row = result->out, answer;
+    map->answered += result->n_items;
+    map->good += result->n_items;
+    if (map->out_size == 0)
+        return true;
+    for (uint32_t i = 0; i < result->n_items; i++) {
+        if (!tercio__row_next(&row, &answer) || answer.size != map->out_size)
+            return false;
+        put_out(map, result->index + i, answer.data);
+    }
+    return true;
+}
+
 static void take_answer(mapping *map, tercio_result *result)
 {
     map->answered++;
     if (result->status == 0 && map->out_size) {
-        unsigned char *to = map->out + result->index * map->out_size;
         if (result->n_blocks) {
             tercio_view view;
             result->status = tercio_take(map->run, &result->blocks[0], &view);
             if (result->status == 0) {
-                memcpy(to, view.data, view.size < map->out_size ? view.size : map->out_size);
+                memcpy(map->out + result->index * map->out_size, view.data,
+                       view.size < map->out_size ? view.size : map->out_size);
                 tercio_give(&view);
             }
         } else if (result->out.size == map->out_size) {
-            if (map->out_size == 8) /* a size known to the compiler: no call */
-                memcpy(to, result->out.data, 8);
-            else
-                memcpy(to, result->out.data, map->out_size);
+            put_out(map, result->index, result->out.data);
         } else {
             result->status = TERCIO_EPROTOCOL;
         }
@@ -125,7 +147,12 @@ static int go(mapping *map)
         if (moved < 0)
             return moved;
         for (int i = 0; i < BATCH && (taken = tercio__run_next(map->run, 0, &result)) == 1; i++)
-            take_answer(map, &result);
+            if (result.n_items == 1)
+                take_answer(map, &result);
+            else if (take_row(map, &result))
+                tercio_release(map->run, &result);
+            else
+                return TERCIO_EPROTOCOL;
         if (taken < 0 && taken != TERCIO_EAGAIN)
             return taken;
         if (map->options->progress && map->answered != reported) {
@@ -170,6 +197,7 @@ int tercio_map(tercio_pool *pool, unsigned task, const void *in, size_t in_size,
     tercio_map_options asked = read;
     asked.max_active = 0;
     asked.low_water = read.progress == NULL;
+    asked.rows = true;
     error = tercio__face_open(pool, task, TERCIO__FACE_SIDE_BY_SIDE, in_size, &asked, &map.run);
     if (error == 0) {
         error = go(&map);

@@ -228,6 +228,11 @@ int tercio_next(tercio_run *run, double timeout, tercio_result *result)
     return tercio__run_next(run, timeout, result);
 }
 
+bool tercio_row_next(tercio_bytes *row, tercio_bytes *answer)
+{
+    return row && answer && tercio__row_next(row, answer);
+}
+
 void tercio_release(tercio_run *run, tercio_result *result)
 {
     if (run->face)

@@ -396,6 +396,7 @@ static int open_held_run(tercio_pool *pool, unsigned task, const tercio_map_opti
     if (asked.max_active && face->options.chunk > asked.max_active)
         face->options.chunk = asked.max_active;
     asked.max_active = 0; /* kept here: what waits for its turn counts too */
+    asked.rows = false;   /* each answer has its turn */
     error = tercio__face_open(pool, task, TERCIO__FACE_FRAMED, 0, &asked, &run);
     if (error) {
         free(face);

@@ -145,6 +145,8 @@ static bool run_message(tercio_call *call, tercio__slot *slot)
     call->sequence = call->taker.head;
     call->item = slot->skip;
     call->timed = slot->flags & TERCIO__TIMED;
+    call->quiet = slot->flags & TERCIO__QUIET;
+    call->in_row = false;
     call->told = false;
     call->n_takes++;
     tercio__call_phase(call, TERCIO_STATE_WORK);

@@ -33,6 +33,14 @@ static void read_up(tercio__channel_map *map, uint64_t tail, uint64_t read)
             abort(); /* each record has a size: there can't be more */
         size_t size = record.payload == TERCIO__IN_BLOCK ? 0 : record.payload;
         touch(bytes, record.n_blocks * sizeof(tercio_block) + size);
+        if (record.kind == TERCIO__REC_SHORT && n % 2) {
+            uint32_t taken, count = tercio__receiver_row(&sender, &record, RING, &taken);
+            tercio_bytes row = {bytes - sizeof(tercio__short), taken}, answer;
+            while (tercio__row_next(&row, &answer))
+                touch(answer.data, answer.size);
+            tercio__receiver_pass_row(&sender, count, taken);
+            continue;
+        }
         tercio__receiver_next(&sender, &record);
     }
     tercio__receiver_done(&sender);

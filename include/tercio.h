@@ -152,6 +152,7 @@ typedef struct {
     bool in_turn;   /* message i goes to worker i mod n_workers, and nothing is taken back */
     bool notify;    /* call host->notify when there is a result and nobody waits for it */
     bool low_water; /* the caller wants everything: wake it when a queue has half drained, not at each result */
+    bool rows;      /* results may be of several items: see tercio_result.n_items */
 } tercio_map_options;
 
 typedef struct {
@@ -173,6 +174,8 @@ typedef struct {
     const struct tercio_block *blocks; /* large parts of the answer; see tercio_take */
     size_t n_blocks;
     void *internal;
+    uint32_t n_items; /* 1; more with options.rows: good answers of so many items, from `index` on, in a row in `out`;
+                         tercio_row_next takes them out */
 } tercio_result;
 
 typedef struct {
@@ -257,6 +260,10 @@ TERCIO_API int tercio_submit(tercio_pool *, unsigned task, tercio_bytes input, c
  * Returns: 1 result; 0 end; TERCIO_EAGAIN when the time is up; TERCIO_EINTERRUPTED, _ECLOSED, _EFORKED, _ESTART; or
  * what `next` of tercio_stream failed with, after the results of all before it. */
 TERCIO_API int tercio_next(tercio_run *, double timeout, tercio_result *);
+
+/* The next answer of a result of several items: row begins as the result's `out`, and is moved on. Caller: anyone.
+ * Blocks: no. Ownership: *answer lies where the row does. Returns: whether there was one. */
+TERCIO_API bool tercio_row_next(tercio_bytes *row, tercio_bytes *answer);
 
 /* Gives back what a result holds. Caller: as tercio_next. A result may be kept while others are asked for. */
 TERCIO_API void tercio_release(tercio_run *, tercio_result *);

@@ -347,7 +347,7 @@ int encode_item(encoder *e, PyObject *v, uint32_t flags)
 {
     size_t start = e->size;
     uint32_t first = (uint32_t)(e->n_parts - 1) | flags;
-    if (room(e, CODEC_FRAME) == NULL)
+    if (room(e, CODEC_FRAME + 9) == NULL)
         return -1;
     e->size += CODEC_FRAME;
     if (encode_value(e, v) < 0) {
@@ -546,7 +546,13 @@ static PyObject *decode_one(decoder *d, int depth)
 
 PyObject *decode_value(core_state *st, int serializer, const void *head, size_t size, const buffers *b, size_t first)
 {
-    decoder d = {.st = st, .at = head, .buffers = b, .first = first, .serializer = serializer};
+    const unsigned char *bytes = head;
+    if (size == 5 && bytes[0] == 'i') { /* what comes most often has the shortest way */
+        int32_t n;
+        memcpy(&n, bytes + 1, sizeof n);
+        return PyLong_FromLong(n);
+    }
+    decoder d = {.st = st, .at = bytes, .buffers = b, .first = first, .serializer = serializer};
     d.end = d.at + size;
     PyObject *v = decode_one(&d, 0);
     if (v != NULL && d.at != d.end) {

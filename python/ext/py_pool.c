@@ -399,8 +399,6 @@ static void pool_close(PoolObject *self)
         self->engine = NULL;
         async_pool_closes(self, false);
     } else {
-        if (self->method == TERCIO_THREADING)
-            worker_interrupt_threads(self->env.st, self, NULL, UINT64_MAX);
         PyThreadState *ts = PyEval_SaveThread();
         pthread_mutex_lock(&self->gate);
         if (self->inside > 0)
@@ -417,6 +415,9 @@ static void pool_close(PoolObject *self)
         if (self->last_stats == NULL)
             note_stats(self);
         async_pool_closes(self, true);
+        /* Not before the engine knows that nobody wants their answers: that of an interrupted task is none. */
+        if (self->method == TERCIO_THREADING)
+            worker_interrupt_threads(self->env.st, self, NULL, UINT64_MAX);
         self->engine = NULL;
         ts = PyEval_SaveThread();
         tercio_close(engine);

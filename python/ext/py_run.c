@@ -12,12 +12,13 @@
  */
 #include "run.h"
 
-#define FRESH 50e-6 /* seconds for which handing out beats looking */
-#define HOG 2e-3    /* seconds after which another thread gets the GIL if it wants it */
+#define MOST_PREPARED ((uint64_t)1 << 24) /* places */
+#define FRESH 50e-6                       /* seconds for which handing out beats looking */
+#define HOG 2e-3                          /* seconds after which another thread gets the GIL if it wants it */
 
 /* ---- The window ------------------------------------------------------------------------------------------------- */
 
-int window_reach(window *w, uint64_t number)
+int window_grow(window *w, uint64_t number)
 {
     size_t capacity = w->capacity == 0 ? 64 : w->capacity;
     while (number - w->base >= capacity) {
@@ -50,6 +51,19 @@ int window_reach(window *w, uint64_t number)
 no_memory:
     PyErr_NoMemory();
     return -1;
+}
+
+/* Room for all that will come, where that is known: fresh pages are zero, and cost nothing until they are used. */
+static void window_prepare(window *w, uint64_t n)
+{
+    size_t capacity = 64;
+    if (w->capacity != 0 || n > MOST_PREPARED)
+        return;
+    while (capacity < n)
+        capacity *= 2;
+    w->slots = PyMem_Calloc(capacity, sizeof *w->slots);
+    if (w->slots != NULL)
+        w->capacity = capacity; /* else it grows step by step */
 }
 
 /* Takes the object of that number out, or NULL. */
@@ -93,7 +107,9 @@ static void stop(RunObject *r)
     tercio_run *run = r->run;
     r->run = NULL;
     unlist(r);
-    if (run != NULL && !pool_is_foreign(r->pool))
+    if (run != NULL && r->reading)
+        r->late = run; /* unpickling a result may run anything, and end us; its bytes are the run's */
+    else if (run != NULL && !pool_is_foreign(r->pool))
         tercio_run_close(run);
     run_drop_pending(r);
     Py_CLEAR(r->items);
@@ -127,6 +143,7 @@ static int open_run(RunObject *r)
         .stop_on_error = !r->return_errors,
         .in_turn = r->in_turn,
         .low_water = !r->lazy,
+        .rows = true,
     };
     if (encoder_init(&r->encoder, r->pool->env.st, r->call->serializer) < 0 ||
         call_open_run(r->call, r->pool, &options, &r->run) < 0)
@@ -149,11 +166,9 @@ int run_place(RunObject *r, uint64_t index, PyObject *value)
         Py_DECREF(value);
         return -1;
     }
-    PyObject **at = window_at(&r->results, number);
-    PyObject *old = *at;
-    *at = value;
+    /* Every item has one answer, so the place is free. It isn't looked at: that alone would cost a fresh page. */
+    *window_at(&r->results, number) = value;
     r->arrived++;
-    Py_XDECREF(old);
     return 0;
 }
 
@@ -171,16 +186,26 @@ static PyObject *read_result(RunObject *r, const tercio_result *res)
     return v;
 }
 
-/* One result to its place. Returns 0; -1 with an exception: the map can't go on; 1: it failed (r->failure). */
-static int take_in(RunObject *r, tercio_result *res)
+/* A result to its place, or what became of it instead; `value` is taken over. Returns as take_in. */
+static int settle(RunObject *r, PyObject *value, bool failed, bool of_item, uint64_t index)
+{
+    if (value == NULL)
+        return -1;
+    if (failed && (!of_item || !r->return_errors)) {
+        if (r->failure == NULL)
+            r->failure = value;
+        else
+            Py_DECREF(value);
+        return 1;
+    }
+    return run_place(r, index, value);
+}
+
+static int take_single(RunObject *r, tercio_result *res)
 {
     PyObject *value = NULL, *argument = NULL;
-    int done = 0;
-    if (res->kind == TERCIO_KIND_EXIT) {
-        done = pool_note_exit(r->pool, r->run, res);
-        tercio_release(r->run, res);
-        return done;
-    }
+    if (res->kind == TERCIO_KIND_EXIT)
+        return pool_note_exit(r->pool, r->run, res);
     bool of_item = res->kind == TERCIO_KIND_RESULT;
     if (of_item)
         argument = window_take(&r->arguments, res->index);
@@ -198,20 +223,63 @@ static int take_in(RunObject *r, tercio_result *res)
             worker_interrupt_threads(r->pool->env.st, r->pool, r->call, res->index);
     }
     Py_XDECREF(argument);
-    uint64_t index = res->index;
-    tercio_run *run = r->run; /* building an exception may have run code that closed us */
-    if (run != NULL)
-        tercio_release(run, res);
-    if (value == NULL)
-        return -1;
-    if (failed && (!of_item || !r->return_errors)) {
-        if (r->failure == NULL)
-            r->failure = value;
+    return settle(r, value, failed, of_item, res->index);
+}
+
+/* Good answers of several items, one behind the other. Returns as take_in; *row is what is left of them. */
+static int take_values(RunObject *r, const tercio_result *res, tercio_bytes *row, bool references)
+{
+    core_state *st = r->pool->env.st;
+    const tercio_run *run = r->run;
+    tercio_bytes answer;
+    bool flag;
+    for (uint32_t i = 0; i < res->n_items && r->run == run; i++) {
+        uint64_t index = res->index + i;
+        PyObject *value;
+        if (!tercio_row_next(row, &answer)) {
+            PyErr_SetString(PyExc_RuntimeError, "a worker's answers make no sense: they are cut off or overwritten");
+            return -1;
+        }
+        Py_XDECREF(window_take(&r->arguments, index));
+        if (references && answer.size == sizeof(void *))
+            value = reference_at(answer.data, 0, &flag);
         else
-            Py_DECREF(value);
-        return 1;
+            value = decode_value(st, r->call->serializer, answer.data, answer.size, NULL, 0);
+        bool failed = value == NULL;
+        int done = settle(r, failed ? core_take_exception() : value, failed, true, index);
+        if (done != 0)
+            return done;
     }
-    return run_place(r, index, value);
+    return 0;
+}
+
+static int take_row(RunObject *r, const tercio_result *res)
+{
+    bool references = r->pool->method == TERCIO_THREADING, flag;
+    tercio_bytes row = res->out, answer;
+    r->ready_bytes += res->out.size;
+    int done = take_values(r, res, &row, references);
+    while (references && tercio_row_next(&row, &answer)) /* nobody will have them */
+        if (answer.size == sizeof(void *))
+            Py_XDECREF(reference_at(answer.data, 0, &flag));
+    return done;
+}
+
+/* Results to their places. Returns 0; -1 with an exception: the map can't go on; 1: it failed (r->failure). */
+static int take_in(RunObject *r, tercio_result *res)
+{
+    tercio_run *run = r->run;
+    r->reading = true;
+    int done = res->n_items > 1 ? take_row(r, res) : take_single(r, res);
+    r->reading = false;
+    if (!pool_is_foreign(r->pool))
+        tercio_release(run, res);
+    if (r->late != NULL) {
+        r->late = NULL;
+        if (!pool_is_foreign(r->pool))
+            tercio_run_close(run);
+    }
+    return done;
 }
 
 static inline bool is_ready(const RunObject *r)
@@ -229,7 +297,7 @@ static int drain(RunObject *r)
         r->result.size = sizeof r->result;
         int found = tercio_next(r->run, 0, &r->result);
         if (found == 1) {
-            n++;
+            n += (int)r->result.n_items;
             found = take_in(r, &r->result);
             if (found != 0)
                 return found < 0 ? -1 : n;
@@ -408,20 +476,34 @@ done:
 /* The slots become the list; nobody has seen it before it is whole. */
 static PyObject *list_of_results(RunObject *r)
 {
-    Py_ssize_t n = (Py_ssize_t)r->arrived;
-    PyObject *list = PyList_New(n);
-    if (list == NULL)
-        return NULL;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *v = r->results.slots[i];
-        r->results.slots[i] = NULL;
-        if (v == NULL) { /* can't be: every item has one answer */
-            Py_INCREF(Py_None);
-            v = Py_None;
+    window *w = &r->results;
+    size_t n = (size_t)r->arrived;
+    for (size_t i = 0; i < n; i++)
+        if (w->slots[i] == NULL) { /* can't be: every item has one answer */
+            PyErr_SetString(PyExc_RuntimeError, "a result is missing");
+            return NULL;
         }
-        PyList_SET_ITEM(list, i, v);
+#ifdef Py_GIL_DISABLED
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    for (size_t i = 0; list != NULL && i < n; i++) {
+        PyList_SET_ITEM(list, (Py_ssize_t)i, w->slots[i]);
+        w->slots[i] = NULL;
     }
     return list;
+#else
+    /* A list's items are memory of PyMem's, as the slots are: they are handed over, not copied. */
+    PyObject *list = PyList_New(0);
+    if (list == NULL || n == 0)
+        return list;
+    PyObject **items = PyMem_Realloc(w->slots, n * sizeof *items);
+    if (items == NULL)
+        items = w->slots;
+    ((PyListObject *)list)->ob_item = items;
+    ((PyListObject *)list)->allocated = (Py_ssize_t)n;
+    Py_SET_SIZE(list, (Py_ssize_t)n);
+    *w = (window){0};
+    return list;
+#endif
 }
 
 /* `anyway`: though nothing was finished since. The dashboard shows what the workers do meanwhile, too. */
@@ -454,6 +536,7 @@ static PyObject *run_collect(PyObject *o, PyObject *args, PyObject *kwargs)
     double next = core_now() + interval;
     if (open_run(r) < 0)
         goto fail;
+    window_prepare(&r->results, r->expected < r->limit ? r->expected : r->limit);
     for (;;) {
         double left = reports ? next - core_now() : -1;
         int more = pass(r, reports && left < 0 ? 0 : left);
@@ -551,6 +634,8 @@ PyObject *run_new(PoolObject *pool, PyObject *args, PyObject *kwargs)
     PyObject *iterator = PyObject_GetIter(items);
     if (iterator == NULL)
         return NULL;
+    Py_ssize_t hint = PyObject_LengthHint(iterator, -1);
+    PyErr_Clear(); /* only a hint */
     RunObject *r = (RunObject *)st->run_type->tp_alloc(st->run_type, 0);
     if (r == NULL) {
         Py_DECREF(iterator);
@@ -561,6 +646,7 @@ PyObject *run_new(PoolObject *pool, PyObject *args, PyObject *kwargs)
     Py_INCREF(call);
     r->call = (CallObject *)call;
     r->items = iterator;
+    r->expected = hint < 0 ? UINT64_MAX : (uint64_t)hint;
     r->chunk_size = chunk_size;
     r->max_active = (uint64_t)max_active;
     r->limit = limit < 0 || limit == PY_SSIZE_T_MAX ? UINT64_MAX : (uint64_t)limit;

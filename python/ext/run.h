@@ -23,11 +23,13 @@ struct run_object {
     CallObject *call; /* strong */
     PyObject *items;  /* the user's iterator; NULL when it has ended */
     tercio_run *run;  /* NULL: not opened yet, or closed */
+    tercio_run *late; /* closed while a result of it was being read: ended after that */
     RunObject *next, *previous;
     bool opened, listed;
     /* as asked for */
     double chunk_size;
     uint64_t max_active, limit;
+    uint64_t expected; /* items, as far as can be told; UINT64_MAX: unknown */
     unsigned lifespan, retries;
     double timeout;
     bool ordered, in_turn, adapt, return_errors;
@@ -46,14 +48,19 @@ struct run_object {
     uint64_t arrived; /* results there, failed ones included */
     size_t ready_bytes;
     bool ended; /* the engine has no more */
-    bool lazy, busy, close_wanted, closed, terminated;
+    bool lazy, busy, reading, close_wanted, closed, terminated;
     PyObject *failure; /* the first error: fails the map */
     double looked, released;
     tercio_result result;
 };
 
+int window_grow(window *, uint64_t number);
+
 /* Makes the slot of that number; 0, or -1 with an exception. */
-int window_reach(window *, uint64_t number);
+static inline int window_reach(window *w, uint64_t number)
+{
+    return number - w->base < w->capacity ? 0 : window_grow(w, number);
+}
 
 static inline PyObject **window_at(const window *w, uint64_t number)
 {

@@ -24,12 +24,15 @@ static void flush(const char *name)
 
 void worker_before_fork(void *user)
 {
+    static const int needed[] = {FN_GC_FREEZE, FN_SIGNAL, FN_WORKER_ENTER, FN_WORKER_LEAVE};
     host_env *env = user;
     /* The caller of tercio_open holds the GIL; one that waits in the pool, and the supervisor, don't. */
     PyGILState_STATE gil = PyGILState_Ensure();
     env->gil = gil;
-    if (env->st->functions[FN_GC_FREEZE] == NULL && core_function(env->st, FN_GC_FREEZE) == NULL)
-        PyErr_Clear();
+    /* Looked up once here, and not in each child, which would copy every page that it counts a reference on. */
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if (core_function(env->st, needed[i]) == NULL)
+            PyErr_Clear();
     flush("stdout"); /* what lies in a buffer now would be written twice */
     flush("stderr");
     PyOS_BeforeFork();

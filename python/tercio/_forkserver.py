@@ -87,6 +87,8 @@ def main(arguments: list[str]) -> None:
 
     from tercio import _names, _pickling, _postmortem, _worker  # noqa: F401
 
+    _worker.prepare_fork()
+
     if preload:
         from importlib import import_module
 

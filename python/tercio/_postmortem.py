@@ -54,6 +54,10 @@ def acquire(user: object) -> None:
     """Make the file, for a pool that is about to start workers. Never raises: without it there are no stacks."""
     import weakref
 
+    try:
+        import faulthandler  # noqa: F401 - for children that are forked, so that each finds it imported
+    except ImportError:
+        pass
     with _file.lock:
         # Who goes without a word is noted by C code: in Python's a KeyboardInterrupt could be raised, and lost.
         _users[id(user)] = weakref.ref(user, _gone.append)
@@ -204,7 +208,9 @@ def watch(place: tuple[int, int] | None) -> None:
 
         # A description of our own: the parent's is shared with our siblings, offset and all.
         fd = os.open(f"/proc/{place[0]}/fd/{place[1]}", os.O_RDWR | os.O_CLOEXEC)
-        if not os.readlink(f"/proc/self/fd/{fd}").startswith((f"/memfd:{NAME}", "/dev/shm/#")):
+        if place[0] != os.getpid() and not os.readlink(f"/proc/self/fd/{fd}").startswith(
+            (f"/memfd:{NAME}", "/dev/shm/#")
+        ):
             raise OSError("the pool is gone, and its number leads to another file")
         at = os.getpid() * SLOT
         if os.fstat(fd).st_blocks * 512 > MOST_HELD:
@@ -217,3 +223,7 @@ def watch(place: tuple[int, int] | None) -> None:
     except (ImportError, OSError, ValueError, RuntimeError):
         if fd >= 0:
             os.close(fd)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith((f"/memfd:{NAME}", "/dev/shm/#"))

@@ -214,6 +214,7 @@ class Session:
                 fresh["server"] = _forkserver.get_server()
         elif method == "fork":
             flush_output()
+            _worker.prepare_fork()
             self._names.note()
         if method != "threading":
             _children.show()

@@ -30,6 +30,7 @@ class _State:
     start_method: str | None = None  # multiprocessing's default in the parent
     tracker_fd: int | None = None  # of the parent's resource tracker
     preparing = False  # the main module is being run
+    stdin: Any = None  # for the next workers that are forked
     pid = 0
 
 
@@ -145,6 +146,15 @@ def _compile(path: str) -> CodeType:
 
     with io.open_code(path) as file:
         return compile(file.read(), path, "exec", dont_inherit=True)  # this module's __future__ is not that one's
+
+
+def prepare_fork() -> None:
+    """Make here what each forked worker would have to make for itself."""
+    if state.stdin is None:
+        try:
+            state.stdin = _new_stdin()
+        except OSError:
+            pass  # standard input is closed here; a worker opens its own
 
 
 def main_module() -> dict[str, Any]:
@@ -335,7 +345,13 @@ def _close_input() -> None:
     finally:
         if fd != 0:
             os.close(fd)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
+    # Nobody has read from that one; in a worker it is used up, and not for the workers that it forks.
+    sys.stdin = _new_stdin() if state.stdin is None else state.stdin
+    state.stdin = None
+
+
+def _new_stdin() -> Any:
+    return open(0, encoding="utf-8", closefd=False)
 
 
 def _set_environment(environment: dict[str, str]) -> None:

@@ -75,11 +75,12 @@ def test_the_stack_of_a_crash(process_method):
 
 def test_stacks_that_nobody_reads_are_bounded(monkeypatch):
     monkeypatch.setattr(_postmortem, "MOST_HELD", 0)
-    with WorkerPool(1) as pool:
+    with WorkerPool(1, keep_alive=True) as pool:
         for _ in range(3):
-            with pytest.raises(WorkerDiedError) as caught:
+            with pytest.raises(WorkerDiedError):  # its stack may be read before the next worker drops it, or not
                 pool.map(faults.deep, [(3, "abort")])
-            assert "in deep" in caught.value.stack
+        assert pool.map(abs, [-1]) == [1]  # by a worker that found too much there when it started
+        assert os.fstat(_postmortem.where()[1]).st_blocks == 0
     assert _postmortem.stack(os.getpid()) == ""
 
 

@@ -169,3 +169,35 @@ def test_a_path_of_strings_that_are_not_quite_strings(method, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, Text("/nowhere/at/all")])
     with WorkerPool(1, start_method=method) as pool:
         assert pool.map(path_of, [0]) == [[Text]]
+
+
+def read_input(_):
+    return sys.stdin.read(), os.read(0, 10), sys.stdin.encoding
+
+
+def read_input_in_a_child(_):
+    with WorkerPool(1, start_method="fork") as pool:
+        return pool.map(read_input, [0])[0], sys.stdin.read()
+
+
+def test_a_forked_worker_has_no_input_nor_what_was_read_ahead_of_it(tmp_path):
+    text = """
+        import sys
+        sys.path[:] = {path!r}
+        from test_fresh_workers import WorkerPool, read_input, read_input_in_a_child
+
+        if __name__ == "__main__":
+            line = sys.stdin.readline()
+            for _ in range(2):
+                with WorkerPool(1, start_method="fork", daemon=False) as pool:
+                    print(pool.map(read_input, [0]), pool.map(read_input_in_a_child, [0]))
+            print([line, sys.stdin.read()])
+    """
+    path = tmp_path / "main.py"
+    path.write_text(textwrap.dedent(text.format(path=[os.path.dirname(__file__), *sys.path])))
+    done = subprocess.run(
+        [sys.executable, str(path)], input="one\ntwo\n", capture_output=True, text=True, timeout=100, check=False
+    )
+    nothing = ("", b"", "utf-8")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"{[nothing]} {[(nothing, '')]}"] * 2 + ["['one\\n', 'two\\n']"]

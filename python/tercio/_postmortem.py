@@ -134,6 +134,7 @@ def out_of_memory(signal: int | None, exit_code: int | None) -> bool | None:
             return None
         rise = now[0] - before[0]
         if rise == 0:
+            _file.suspects = 0  # neither this one nor those before it: the kernel counts first and kills then
             return False
         # Counted for the whole machine, or fewer than died: it may have been another's.
         return True if now[1] and rise >= _file.suspects else None

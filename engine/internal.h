@@ -156,6 +156,7 @@ struct tercio_pool {
     int pool_bell;      /* -1: not needed yet */
 
     int caller_bell, keeper_bell, set;
+    int lifeline[2];          /* for workers that a thread starts which may end before the process; -1: not needed */
     bool driver;              /* somebody waits on caller_bell */
     _Atomic uint64_t spin_ns; /* how long a caller looks before it sleeps */
     _Atomic unsigned spin_skips;
@@ -353,7 +354,7 @@ typedef struct {
 void tercio__worker_live(const tercio__worker_start *);
 /* Maps page and channel, and lives. For processes: never returns. */
 _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
-                                      const tercio_host *, void *host_user, int parent_pid, bool lasting);
+                                      const tercio_host *, void *host_user, int parent_pid, bool lasting, int line);
 /* The thread that calls this ends no sooner than the process, or than the pool's last worker. */
 bool tercio__lasting_thread(tercio_pool *);
 

@@ -160,6 +160,7 @@ static tercio_pool *new_pool(void)
     tercio__fork_watch();
     pool->fork_generation = tercio__fork_generation();
     pool->caller_bell = pool->keeper_bell = pool->pool_bell = pool->set = pool->starter_event = -1;
+    pool->lifeline[0] = pool->lifeline[1] = -1;
     pool->pending_end = &pool->pending;
     atomic_init(&pool->spin_ns, 20000);
     return pool;
@@ -185,7 +186,10 @@ static int make_bells(tercio_pool *pool)
     if ((pool->keeper_bell = tercio__bell_create()) < 0)
         return pool->keeper_bell;
     pool->set = tercio__set_create();
-    return pool->set < 0 ? pool->set : 0;
+    if (pool->set < 0)
+        return pool->set;
+    bool ours = pool->starter == &tercio__fork_starter || pool->starter == &tercio__spawn_starter;
+    return ours && !tercio__lasting_thread(pool) ? tercio__lifeline(pool->lifeline) : 0;
 }
 
 /* A C program hears at once of workers that can't start. */
@@ -432,6 +436,9 @@ static void free_memory(tercio_pool *pool)
         close(pool->pool_bell);
     if (pool->set >= 0)
         close(pool->set);
+    for (int i = 0; i < 2; i++)
+        if (pool->lifeline[i] >= 0)
+            close(pool->lifeline[i]);
     free(pool->dead_ranges);
     free(pool->workers);
     pthread_cond_destroy(&pool->keeper_moves);

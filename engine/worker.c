@@ -381,7 +381,7 @@ static void quiet_signals(void)
 }
 
 _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
-                                      const tercio_host *host, void *host_user, int parent_pid, bool lasting)
+                                      const tercio_host *host, void *host_user, int parent_pid, bool lasting, int line)
 {
     tercio__worker_start start = {.host = host,
                                   .host_user = host_user,
@@ -390,7 +390,7 @@ _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_b
                                   .parent_pid = parent_pid,
                                   .process = true};
     void *memory;
-    if (tercio__die_with_parent(parent_pid, lasting) || tercio__parent_gone(parent_pid))
+    if (tercio__die_with_parent(parent_pid, lasting, line) || tercio__parent_gone(parent_pid))
         _exit(0);
     tercio__at("worker: bound to its parent");
     quiet_signals();

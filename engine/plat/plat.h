@@ -81,8 +81,12 @@ void tercio__write_output(void);
 
 /* Makes this process end when `parent` does, also in the middle of C code. In a child, before anything else. */
 /* `lasting`: the thread that started this process ends with its process; then nothing that a task does to signals
- * can keep this process alive. */
-int tercio__die_with_parent(int parent, bool lasting);
+ * can keep this process alive. Where it doesn't, `line` is what does: one end of the parent's lifeline, which is closed
+ * here (-1: none). */
+int tercio__die_with_parent(int parent, bool lasting, int line);
+/* A lifeline: it breaks when the last process that holds ends[1] is gone; ends[0] is for those who end with it.
+ * Both close-on-exec. */
+int tercio__lifeline(int ends[2]);
 bool tercio__is_main_thread(void);
 /* True when the process that is our parent now isn't `parent` any more. */
 bool tercio__parent_gone(int parent);

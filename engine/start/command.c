@@ -38,15 +38,15 @@ static void keep_to_ourselves(const int *fds, size_t n)
 
 int tercio_worker_main(const tercio_host *host, void *user, const char *argument)
 {
-    int file, caller, keeper, parent, socket, lasting;
+    int file, caller, keeper, parent, socket, lasting, line;
     unsigned index;
     if (argument == NULL)
         return TERCIO_EINVAL;
     tercio__fork_watch();
-    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d", &file, &caller, &keeper, &index, &parent,
-               &lasting) == 6) {
+    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d,%d", &file, &caller, &keeper, &index, &parent,
+               &lasting, &line) == 7) {
         keep_to_ourselves((const int[]){file, caller, keeper}, 3);
-        tercio__worker_process(file, caller, keeper, index, host, user, parent, lasting);
+        tercio__worker_process(file, caller, keeper, index, host, user, parent, lasting, line);
     }
     if (sscanf(argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", &socket, &parent, &lasting) == 3) {
         keep_to_ourselves(&socket, 1);

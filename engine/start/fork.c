@@ -25,7 +25,11 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     tercio_pool *pool = worker->pool;
     int file = tercio__file_fd(pool->file);
     tercio__at("child: forked");
-    if (tercio__die_with_parent(parent, lasting))
+    if (pool->lifeline[1] >= 0)
+        close(pool->lifeline[1]); /* ours would keep it whole */
+    if (lasting && pool->lifeline[0] >= 0)
+        close(pool->lifeline[0]);
+    if (tercio__die_with_parent(parent, lasting, lasting ? -1 : pool->lifeline[0]))
         _exit(0);
     if (!pool->options.no_group)
         (void)setpgid(0, 0);
@@ -37,7 +41,7 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, true);
     tercio__worker_process(file, pool->caller_bell, pool->keeper_bell, worker->index, pool->host, pool->host_user,
-                           parent, lasting);
+                           parent, lasting, -1);
 }
 
 static int start(tercio__worker *worker, tercio__started *made)

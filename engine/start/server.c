@@ -62,7 +62,7 @@ static void close_client(server *s, client *c)
 
 static _Noreturn void enter_child(server *s, client *c, uint32_t index, int parent)
 {
-    if (tercio__die_with_parent(parent, true))
+    if (tercio__die_with_parent(parent, true, -1))
         _exit(0);
     if (!c->no_group)
         (void)setpgid(0, 0);
@@ -81,7 +81,7 @@ static _Noreturn void enter_child(server *s, client *c, uint32_t index, int pare
     }
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, true);
-    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, index, s->host, s->host_user, parent, true);
+    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, index, s->host, s->host_user, parent, true, -1);
 }
 
 static void start_child(server *s, client *c, uint32_t index)
@@ -211,7 +211,7 @@ _Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, con
     uint64_t tokens[16];
     sigemptyset(&quiet.sa_mask);
     sigaction(SIGINT, &quiet, NULL);
-    if (tercio__die_with_parent(parent_pid, lasting) || tercio__parent_gone(parent_pid))
+    if (tercio__die_with_parent(parent_pid, lasting, -1) || tercio__parent_gone(parent_pid))
         _exit(0);
     s.set = tercio__set_create();
     if (s.set < 0 || tercio__set_add(s.set, socket, MAIN))

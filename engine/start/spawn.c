@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * spawn: a worker is a fresh image, of this program or of the command that the host names. It inherits three
- * descriptors: the pool's memory and the two bells that it rings.
+ * descriptors: the pool's memory and the two bells that it rings; and the lifeline, where a thread starts it that may
+ * end before its process.
  */
 #include <limits.h>
 #include <stdio.h>
@@ -13,14 +14,16 @@
 static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
-    int keep[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell};
+    bool lasting = tercio__lasting_thread(pool);
+    int line = lasting ? -1 : pool->lifeline[0];
+    int keep[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell, line};
     char argument[128], own[PATH_MAX];
-    (void)snprintf(argument, sizeof argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d", keep[0], keep[1], keep[2],
-                   worker->index, (int)getpid(), tercio__lasting_thread(pool));
+    (void)snprintf(argument, sizeof argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d,%d", keep[0], keep[1], keep[2],
+                   worker->index, (int)getpid(), lasting, line);
     char **command = tercio__command(pool->options.worker_argv, argument, own, sizeof own);
     if (command == NULL)
         return TERCIO_ENOMEM;
-    int pid = tercio__spawn(command, keep, sizeof keep / sizeof *keep, pool->options.no_group, &made->handle);
+    int pid = tercio__spawn(command, keep, line < 0 ? 3 : 4, pool->options.no_group, &made->handle);
     free(command);
     if (pid < 0)
         return pid;

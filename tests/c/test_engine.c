@@ -433,42 +433,66 @@ static void all_end(int *handles, int n)
     }
 }
 
-/* The parent of the pool is a child of ours, which is killed. */
+enum { WORKERS = 3 };
+
+typedef struct {
+    void **state;
+    const signpost *post;
+    unsigned doing;
+    int talk;
+} doomed;
+
+static void *open_and_wait(void *data)
+{
+    const doomed *told = data;
+    tercio_options options = options_of(told->state, WORKERS);
+    tercio_pool *pool;
+    tercio_run *runs[WORKERS];
+    tercio_result result = {.size = sizeof result};
+    int pids[WORKERS + 1] = {0};
+    item in = {.ns = UINT64_C(1000000000000)};
+    tercio_bytes input = told->doing == WORK ? (tercio_bytes){&in, sizeof in} : signpost_input(told->post);
+    if (tercio_open(&pool, &options))
+        _exit(1);
+    for (int i = 0; i < WORKERS; i++)
+        if (tercio_submit(pool, told->doing, input, NULL, &runs[i]))
+            _exit(2);
+    tercio_worker_pids(pool, pids, WORKERS);
+    if (write(told->talk, pids, sizeof pids) != sizeof pids)
+        _exit(3);
+    (void)tercio_next(runs[0], -1, &result);
+    _exit(4);
+}
+
+/* The parent of the pool is a child of ours, which is killed. Its main thread has opened the pool, or another one, and
+ * what its workers do may listen to signals or block them all. */
 static void parent_is_killed(void **state)
 {
-    enum { WORKERS = 3 };
     skip_threads(state);
-    static const unsigned doing[] = {WORK, SLEEP, LISTEN};
-    for (size_t k = 0; k < sizeof doing / sizeof *doing; k++) {
+    static const unsigned doing[] = {WORK, SLEEP, LISTEN, STUCK};
+    for (size_t k = 0; k < 2 * (sizeof doing / sizeof *doing); k++) {
         int pids[WORKERS + 1] = {0}, handles[WORKERS + 1], talk[2];
         signpost post;
         signpost_open(&post);
         assert_int_equal(pipe2(talk, O_CLOEXEC), 0);
+        doomed told = {.state = state, .post = &post, .doing = doing[k / 2], .talk = talk[1]};
         fflush(NULL);
         pid_t parent = fork();
         if (parent == 0) {
-            tercio_options options = options_of(state, WORKERS);
-            tercio_pool *pool;
-            tercio_run *runs[WORKERS];
-            tercio_result result = {.size = sizeof result};
-            item in = {.ns = UINT64_C(1000000000000)};
-            tercio_bytes input = doing[k] == WORK ? (tercio_bytes){&in, sizeof in} : signpost_input(&post);
-            if (tercio_open(&pool, &options))
-                _exit(1);
-            for (int i = 0; i < WORKERS; i++)
-                if (tercio_submit(pool, doing[k], input, NULL, &runs[i]))
-                    _exit(2);
-            tercio_worker_pids(pool, pids, WORKERS);
-            if (write(talk[1], pids, sizeof pids) != sizeof pids)
-                _exit(3);
-            (void)tercio_next(runs[0], -1, &result);
-            _exit(4);
+            pthread_t thread;
+            alarm(BOUND_SECONDS);
+            if (k % 2 == 0)
+                open_and_wait(&told);
+            if (pthread_create(&thread, NULL, open_and_wait, &told))
+                _exit(5);
+            pthread_join(thread, NULL);
+            _exit(6);
         }
         assert_true(parent > 0);
         assert_int_equal(read(talk[0], pids, sizeof pids), sizeof pids);
         for (int i = 0; i < WORKERS; i++)
             handles[i] = handle_on(pids[i]);
-        if (doing[k] != WORK)
+        if (told.doing != WORK)
             signpost_wait(&post, WORKERS);
         kill(parent, SIGKILL);
         assert_int_equal(waitpid(parent, NULL, 0), parent);
@@ -477,6 +501,32 @@ static void parent_is_killed(void **state)
         close(talk[1]);
         signpost_close(&post);
     }
+}
+
+static void *open_and_end(void *data)
+{
+    tercio_options options = options_of(data, 2);
+    tercio_pool *pool;
+    return tercio_open(&pool, &options) ? NULL : pool;
+}
+
+/* The thread that opened a pool may end before it. */
+static void the_thread_that_opened_it_ends(void **state)
+{
+    void *pool;
+    pthread_t thread;
+    int before[2], after[2];
+    assert_int_equal(pthread_create(&thread, NULL, open_and_end, state), 0);
+    assert_int_equal(pthread_join(thread, &pool), 0);
+    assert_non_null(pool);
+    tercio_worker_pids(pool, before, 2);
+    while (count_entries("/proc/self/task") > threads_before + (method_of(state) == TERCIO_THREADING ? 3 : 1))
+        sched_yield(); /* joined is a little before gone */
+    for (int i = 0; i < 10; i++)
+        still_works(pool);
+    tercio_worker_pids(pool, after, 2);
+    assert_memory_equal(before, after, sizeof before);
+    tercio_close(pool);
 }
 
 static int parent_of(int pid)
@@ -658,7 +708,6 @@ static uint64_t stirrings(int pid)
 /* Time is the subject here: nothing happens while it passes. */
 static void rests(void **state)
 {
-    enum { WORKERS = 3 };
     if (SLOW)
         skip(); /* a sanitizer's own threads stir */
     tercio_pool *pool = open_pool(state, WORKERS);
@@ -696,6 +745,7 @@ int main(int argc, char **argv)
         BATTERY_TEST(interrupted),
         BATTERY_TEST(polled_one_result_at_a_time),
         BATTERY_TEST(parent_is_killed),
+        BATTERY_TEST(the_thread_that_opened_it_ends),
         BATTERY_TEST(server_is_killed),
         BATTERY_TEST(no_descriptors_left),
         BATTERY_TEST(ignores_sigchld),

@@ -507,7 +507,7 @@ static void grandchild(struct scene *scene, bool busy)
 {
     alarm(60);
     close(scene->talk[0]);
-    int error = tercio__die_with_parent(scene->parent, false);
+    int error = tercio__die_with_parent(scene->parent, false, -1);
     char byte = (char)('0' - error);
     if (write(scene->ready[1], &byte, 1) != 1 || write(scene->talk[1], &byte, 1) != 1)
         _exit(2);
@@ -616,7 +616,7 @@ static void test_parent_died_before(void **state)
             close(gate[1]);
             if (read(gate[0], &byte, 1) != 0) /* the end of this: the parent was collected */
                 _exit(2);
-            (void)tercio__die_with_parent(parent, false);
+            (void)tercio__die_with_parent(parent, false, -1);
             (void)!write(ends[1], "alive", 5);
             _exit(0);
         }

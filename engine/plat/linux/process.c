@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -167,9 +168,34 @@ static void on_parent_signal(int signal)
     errno = kept;
 }
 
-/* The limit of what isn't lasting: a task that blocks all signals in every thread, or takes this one's handler, lives until it lets go of
- * them. A worker looks at tercio__parent_gone whenever it waits, so that only a task that never comes back is left. */
-int tercio__die_with_parent(int parent, bool lasting)
+int tercio__lifeline(int ends[2])
+{
+    return pipe2(ends, O_CLOEXEC) ? TERCIO_ESYSTEM : 0;
+}
+
+/* The kernel kills us when the last writer of the pipe is gone: a signal of our choice for news on a descriptor, and
+ * SIGKILL is one that no task can block. Nobody ever writes. Who gets it belongs to the open file, so each worker opens
+ * one of its own; it stays open. Where the system can't do that we are left with the other means. */
+static void hold_on_to(int line)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", line);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    close(line);
+    if (fd < 0)
+        return;
+    if (fcntl(fd, F_SETOWN, getpid()) || fcntl(fd, F_SETSIG, SIGKILL) || fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK)) {
+        close(fd);
+        return;
+    }
+    struct pollfd broken = {.fd = fd};
+    if (poll(&broken, 1, 0) > 0 && (broken.revents & POLLHUP)) /* it broke before */
+        _exit(1);
+}
+
+/* By a signal when the thread that started us ends: where that is the end of the process too, the signal is SIGKILL.
+ * Else a task could block it, or take its handler, so there is a lifeline beside it. */
+int tercio__die_with_parent(int parent, bool lasting, int line)
 {
     watched_parent = (sig_atomic_t)parent;
     if (lasting) {
@@ -196,6 +222,8 @@ int tercio__die_with_parent(int parent, bool lasting)
         errno = error;
         return TERCIO_ESYSTEM;
     }
+    if (line >= 0)
+        hold_on_to(line);
     if (tercio__parent_gone(parent)) /* it died before the kernel knew that we care */
         _exit(1);
     return 0;

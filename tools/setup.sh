@@ -44,6 +44,9 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         ;;
     check)
         command_package clang clang
+        # The sanitizers' and the fuzzer's libraries are a package of their own.
+        echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return !d && n; }' |
+            clang -fsanitize=fuzzer,address -x c - -o /dev/null 2>/dev/null || missing="$missing libclang-rt-dev"
         command_package clang-tidy clang-tidy
         command_package cppcheck cppcheck
         command_package valgrind valgrind

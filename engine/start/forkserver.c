@@ -164,6 +164,9 @@ static bool read_one(tercio_pool *pool, bool block, tercio__server_message *mess
     if (n == TERCIO_EAGAIN)
         return false;
     if (n != (int)sizeof *message) {
+        if (n_fds)
+            close(*handle);
+        *handle = -1;
         server_gone(pool);
         return false;
     }
@@ -187,8 +190,13 @@ static int start(tercio__worker *worker, tercio__started *made)
     c->ends[worker->index].known = false;
     errno = 0;
     while (read_one(pool, true, &answer, &handle)) {
-        if (answer.kind != TERCIO__SERVER_STARTED || answer.index != worker->index)
+        if (answer.kind != TERCIO__SERVER_STARTED || answer.index != worker->index) {
+            if (handle >= 0)
+                close(handle);
             continue;
+        }
+        if (answer.error && handle >= 0)
+            close(handle);
         errno = answer.error;
         if (answer.error || handle < 0)
             return TERCIO_ESYSTEM;
@@ -205,7 +213,8 @@ static void event(tercio_pool *pool)
     tercio__server_message message;
     int handle;
     while (read_one(pool, false, &message, &handle))
-        ;
+        if (handle >= 0) /* nobody has asked for one */
+            close(handle);
 }
 
 static int collect(tercio__worker *worker, tercio__exit *how)

@@ -160,18 +160,20 @@ static void hear_client(server *s, client *c)
     int n = tercio__receive(c->socket, &message, sizeof message, fds, &n_fds, false);
     if (n == TERCIO_EAGAIN)
         return;
-    if (n != (int)sizeof message) {
-        close_client(s, c);
-        return;
-    }
-    if (message.kind == TERCIO__SERVER_ATTACH && n_fds == 3 && c->file < 0) {
+    bool whole = n == (int)sizeof message;
+    if (whole && message.kind == TERCIO__SERVER_ATTACH && n_fds == 3 && c->file < 0) {
         c->file = fds[0];
         c->caller_bell = fds[1];
         c->keeper_bell = fds[2];
         c->no_group = message.no_group;
-    } else if (message.kind == TERCIO__SERVER_START) {
-        start_child(s, c, message.index);
+        return;
     }
+    for (size_t i = 0; i < n_fds; i++) /* what came with a message that makes no sense */
+        close(fds[i]);
+    if (!whole)
+        close_client(s, c);
+    else if (message.kind == TERCIO__SERVER_START)
+        start_child(s, c, message.index);
 }
 
 /* Returns: false when the parent is gone. */
@@ -184,7 +186,7 @@ static bool hear_parent(server *s)
     if (n == TERCIO_EAGAIN)
         return true;
     if (n != (int)sizeof message || n_fds != 1)
-        return false;
+        return false; /* and all descriptors go with the process */
     client *c = calloc(1, sizeof *c);
     if (c == NULL) {
         close(fd);

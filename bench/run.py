@@ -1,6 +1,6 @@
 """The benchmark suite: the cases in turn, each in a process of its own.
 
-    make bench                 all of it, and what docs/performance.md shows
+    make bench                 all of it, and what docs/performance.md and README.md show
     make bench CASE=5          one case, shown alone
     make bench CASE="5 6"      two
     make bench QUICK=1         small sizes: all of it within five minutes
@@ -40,6 +40,7 @@ CASES = {
     13: ("Streaming", "case_memory", "streams"),
     14: ("Idle", "case_latency", "idle"),
     15: ("The C face", "case_c", "c_face"),
+    16: ("A dashboard that listens", "case_dashboard", "dashboard"),
 }
 BOUND = 3600  # seconds for a case: against a hang
 

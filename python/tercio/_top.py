@@ -66,7 +66,7 @@ class PoolFile:
             if self.version != VERSION:
                 raise ValueError(f"a pool of layout {self.version}, and this is a program for {VERSION}")
             size = PAGE_BYTES + self.n_workers * self._stride
-            if not 0 < self.n_workers <= 1 << 16 or size > found.st_size:
+            if not 0 < self.n_workers <= 1 << 16 or size > found.st_size or self._stride < WORDS_AT + WORDS.size:
                 raise ValueError("not a pool")
             self.method = METHODS[method] if 0 <= method < len(METHODS) else "?"
             self._memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)

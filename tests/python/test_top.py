@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies
 import pytest
 from tercio import _top
 
@@ -138,3 +140,41 @@ def test_only_what_is_a_pool_of_this_layout(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<QIIQ", _top.MAGIC, _top.VERSION, 60_000, 1 << 40) + b"\0" * 8192)
     with pytest.raises(ValueError, match="not a pool"):
         _top.PoolFile(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="takes a file without a name")
+@hypothesis.given(
+    head=hypothesis.strategies.binary(max_size=64),
+    numbers=hypothesis.strategies.tuples(
+        hypothesis.strategies.integers(0, 2**32 - 1),
+        hypothesis.strategies.integers(0, 2**64 - 1),
+        hypothesis.strategies.integers(-(2**31), 2**31 - 1),
+    ),
+    rest=hypothesis.strategies.binary(max_size=2048),
+    known=hypothesis.strategies.booleans(),
+)
+def test_any_bytes_at_all(head: bytes, numbers: tuple[int, int, int], rest: bytes, known: bool) -> None:
+    """Memory that holds anything is refused by name, or read within its bounds."""
+    descriptor = os.memfd_create("tercio", os.MFD_CLOEXEC)
+    try:
+        os.pwrite(descriptor, bytes(3 * _top.PAGE_BYTES), 0)
+        n_workers, stride, method = numbers
+        if known:  # or nothing but the magic would ever be looked at
+            stride %= 3 * _top.PAGE_BYTES
+            head = struct.pack(
+                "<QIIQQQQii", _top.MAGIC, _top.VERSION, n_workers % 4, stride, 0, 0, 0, method, os.getpid()
+            )
+        os.pwrite(descriptor, head, 0)
+        os.pwrite(descriptor, rest, _top.PAGE_BYTES + _top.WORDS_AT % 448)
+        try:
+            pool = _top.PoolFile(Path(f"/proc/self/fd/{descriptor}"))
+        except ValueError:
+            return
+        try:
+            for worker in pool.workers():
+                assert worker["state"] in _top.STATES
+                assert worker["running"] is None or worker["running"] >= 0
+        finally:
+            pool.close()
+    finally:
+        os.close(descriptor)

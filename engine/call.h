@@ -51,7 +51,9 @@ struct tercio_call {
     unsigned char *left_bytes;
     size_t left_size;
 
-    uint64_t now; /* when the last thing ended */
+    uint64_t now; /* when the last thing ended; of quick messages, when one of the last did */
+    unsigned n_unnoted;
+    bool is_quick;
     uint64_t spin_ns;
     unsigned spin_skips;
 

@@ -26,7 +26,7 @@ static void measure(tercio__worker *worker, tercio_run *run, uint32_t n_items)
     tercio__channel *words = worker->sender.map.words;
     uint64_t done = atomic_load_explicit(&words->n_done, memory_order_relaxed);
     uint64_t work = atomic_load_explicit(&words->ns_work, memory_order_relaxed);
-    if (done <= worker->seen_done || work < worker->seen_work)
+    if (done <= worker->seen_done || work <= worker->seen_work)
         return;
     double mean = (double)(work - worker->seen_work) / (double)(done - worker->seen_done);
     worker->seen_done = done;

@@ -13,6 +13,13 @@ static inline uint64_t load_of(const tercio__worker *worker)
     return worker->sender.tail - worker->sender.reclaimed;
 }
 
+/* It has nothing to do, or has given its last answer and is about to see so. */
+static inline bool is_free(const tercio__worker *worker)
+{
+    const tercio__chunk *chunk = &worker->inflight[worker->sender.reclaimed % TERCIO__SLOTS];
+    return load_of(worker) == 0 || (load_of(worker) == 1 && !chunk->over && chunk->done == chunk->n_items);
+}
+
 static inline bool accepts(const tercio__worker *worker)
 {
     return worker->state == TERCIO_STATE_START && !worker->goodbye;
@@ -46,7 +53,7 @@ static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, bool
     }
     if (latency) { /* the worker that was busy last may still be looking: no wake */
         tercio__worker *worker = &pool->workers[pool->last_active];
-        if (accepts(worker) && load_of(worker) == 0 && tercio__sender_has_room(&worker->sender, bytes))
+        if (accepts(worker) && is_free(worker) && tercio__sender_has_room(&worker->sender, bytes))
             return worker;
     }
     tercio__worker *best = NULL;

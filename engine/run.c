@@ -100,7 +100,8 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
     }
     if (result == 0 && wait_in_pool && (result = tercio__defer(run, message)) == 0)
         result = 1;
-    if (run->options.notify || run->bell_public || pool->pending)
+    bool attended = message->size > offsetof(tercio_message, attended) && message->attended;
+    if ((run->options.notify && !attended) || run->bell_public || pool->pending)
         tercio__arm_keeper(pool, false);
     if (run->timeout_ns && result == 1)
         tercio__bell_ring(pool->keeper_bell); /* it sets its timer */

@@ -77,7 +77,7 @@ void tercio__arm_keeper(tercio_pool *pool, bool always)
 {
     bool wanted = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run && !wanted; run = run->next)
-        wanted = (run->options.notify || run->bell_public) && run->n_chunks > 0 && !run->waits;
+        wanted = ((run->options.notify && run->n_active > 0) || (run->bell_public && run->n_chunks > 0)) && !run->waits;
     if (!always && (!wanted || pool->n_waiting > 0)) /* a caller that sleeps looks after everything */
         return;
     /* Also where it stands announced: a worker that has rung may be about to take that one back. */

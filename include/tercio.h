@@ -334,6 +334,7 @@ typedef struct {
     uint64_t cookie;  /* comes back in each of its results */
     const tercio_bytes *parts;
     size_t n_parts; /* at least 1 */
+    bool attended;  /* whoever pushes waits for the result right away (tercio_wait): host->notify has nothing to tell */
 } tercio_message;
 
 /* A large part where it was received. */

@@ -339,8 +339,9 @@ static void leave_pump(apply_run *at)
         }
 }
 
-/* Works and waits until `a` is ready (NULL: until nothing is pending). Returns 0; TERCIO_EAGAIN; WAIT_RAISED. */
-static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout)
+/* Works and waits until `a` is ready (NULL: until nothing is pending). `fresh`: it was sent just now, a look would find
+ * nothing, and ask the supervisor to look after it meanwhile. Returns 0; TERCIO_EAGAIN; WAIT_RAISED. */
+static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout, bool fresh)
 {
     unsigned long me = PyThread_get_thread_ident();
     double deadline = timeout < 0 ? -1 : core_now() + timeout;
@@ -367,7 +368,8 @@ static int wait_for(PoolObject *pool, apply_run *at, AsyncObject *a, double time
         }
         unsigned long outer = at->pumper;
         at->pumper = me;
-        int n = deliver(pool, at);
+        int n = fresh ? 0 : deliver(pool, at);
+        fresh = false;
         if (n < 0)
             fail_pending(pool, at);
         else if (n == 0 && !satisfied(at, a) && at->run != NULL) {
@@ -416,7 +418,7 @@ int async_wait_idle(PoolObject *pool)
             return -1;
         }
     for (apply_run *at = pool->applies; at != NULL; at = at->next)
-        if (wait_for(pool, at, NULL, -1) < 0)
+        if (wait_for(pool, at, NULL, -1, false) < 0)
             return -1;
     return 0;
 }
@@ -572,7 +574,7 @@ static void give_encoder(PoolObject *pool, encoder *e)
 }
 
 /* Sends the task; its failure to be pickled is its own error. Returns 0, or -1 with an exception. */
-static int send(PoolObject *pool, apply_run *at, AsyncObject *a, PyObject *argument)
+static int send(PoolObject *pool, apply_run *at, AsyncObject *a, PyObject *argument, bool attended)
 {
     bool threading = pool->method == TERCIO_THREADING, flag;
     int done = -1;
@@ -598,7 +600,7 @@ static int send(PoolObject *pool, apply_run *at, AsyncObject *a, PyObject *argum
             error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
         goto unsent;
     }
-    tercio_message message = {.size = sizeof message, .index = a->index, .n_items = 1};
+    tercio_message message = {.size = sizeof message, .index = a->index, .n_items = 1, .attended = attended};
     if (slot_take(pool, a, &message.cookie) < 0)
         goto unsent;
     at->pending++;
@@ -672,14 +674,14 @@ PyObject *async_apply(PoolObject *pool, PyObject *args, PyObject *kwargs, bool w
     a->returns_errors = return_errors != 0;
     a->callback = optional(callback);
     a->error_callback = optional(error_callback);
-    if (send(pool, at, a, argument) < 0) {
+    if (send(pool, at, a, argument, wait) < 0) {
         a->at = NULL;
         goto done;
     }
     if (!wait) {
         Py_INCREF(a);
         result = (PyObject *)a;
-    } else if (a->ready || wait_for(pool, at, a, -1) == 0) {
+    } else if (a->ready || wait_for(pool, at, a, -1, true) == 0) {
         result = outcome(a);
     }
 
@@ -738,7 +740,7 @@ static int async_await(AsyncObject *a, PyObject *args, PyObject *kwargs)
     }
     if (a->ready)
         return 1;
-    int result = a->at == NULL ? 0 : wait_for(a->pool, a->at, a, timeout);
+    int result = a->at == NULL ? 0 : wait_for(a->pool, a->at, a, timeout, false);
     if (a->ready) {
         if (result == WAIT_RAISED && PyErr_ExceptionMatches(PyExc_RuntimeError))
             PyErr_Clear(); /* the pool went, but the answer is known */

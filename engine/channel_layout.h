@@ -42,6 +42,8 @@
  * page.caller_wants    parent sets, worker   all         seq_cst (B1/B2): what the caller sleeps for. A worker rings
  *                      clears by CAS                     and then clears the announcement that it has seen
  * page.keeper_wants    same                  all         same, for the supervisor
+ * page.phases_timed    parent                worker      relaxed, fenced on both sides: whoever stores (this or phase)
+ *                                                        looks at the other one after that
  * page.n_shares        parent                worker      release/acquire: shares[] below it are complete
  * channel.gate         parent                worker      release/acquire: everything the parent wrote before start
  * channel.stop         parent                worker      release/acquire
@@ -118,7 +120,8 @@ typedef struct {
     TERCIO__LINE _Atomic uint64_t file_end;
     TERCIO__LINE _Atomic uint32_t caller_wants;
     _Atomic uint32_t keeper_wants;
-    TERCIO__LINE _Atomic uint32_t n_shares;
+    TERCIO__LINE _Atomic uint32_t phases_timed; /* init or exit has a limit: the supervisor hears of their beginning */
+    _Atomic uint32_t n_shares;
     tercio__range shares[TERCIO__SHARES]; /* blocks of tercio_share; TERCIO__SHARE_WRITABLE in size */
 } tercio__page;
 

@@ -79,6 +79,13 @@ static int read_options(tercio_pool *pool, const tercio_options *given)
 
 /* ---- Memory ----------------------------------------------------------------------------------------------------------- */
 
+static void time_phases(tercio_pool *pool)
+{
+    bool timed = pool->options.init_timeout > 0 || pool->options.exit_timeout > 0;
+    atomic_store_explicit(&pool->page->phases_timed, timed, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* a worker stores its phase, then looks here */
+}
+
 static int make_memory(tercio_pool *pool)
 {
     uint64_t ring = pool->options.ring_bytes;
@@ -120,6 +127,7 @@ static int make_memory(tercio_pool *pool)
     pool->page->method = (int32_t)pool->method;
     pool->page->parent_pid = (int32_t)getpid();
     pool->page->arena_bytes = pool->options.arena_bytes;
+    time_phases(pool);
     pool->page->table_hash = pool->options.table ? tercio__table_hash(pool->options.table) : 0;
     atomic_init(&pool->page->file_end, (end + segment - 1) / segment * segment);
     pool->arena = tercio__arena_new(pool->file, &pool->page->file_end, NULL, NULL);
@@ -554,6 +562,7 @@ int tercio_set_timeouts(tercio_pool *pool, double init_timeout, double exit_time
     tercio__lock(pool);
     pool->options.init_timeout = init_timeout;
     pool->options.exit_timeout = exit_timeout;
+    time_phases(pool);
     tercio__unlock(pool);
     tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
     return 0;

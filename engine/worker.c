@@ -45,6 +45,16 @@ void tercio__call_phase(tercio_call *call, uint32_t phase)
     tercio__at("phase: changed");
 }
 
+/* Where init or exit may take so long and no longer, the keeper has to see that one begins: nobody else tells. */
+static void begin_phase(tercio_call *call, uint32_t phase)
+{
+    STORE(call->words->item_since, call->now, relaxed);
+    tercio__call_phase(call, phase);
+    atomic_thread_fence(memory_order_seq_cst); /* tercio_set_timeouts stores the word, then has the keeper look */
+    if (LOAD(call->page->phases_timed, relaxed))
+        tercio__bell_ring(call->start->keeper_bell);
+}
+
 /* ---- Contexts ------------------------------------------------------------------------------------------------------- */
 
 static void close_context(tercio_call *call, tercio__open_context *context)
@@ -127,12 +137,9 @@ static void fail_items(tercio_call *call)
 static bool init(tercio_call *call, void *context)
 {
     int failed = 0;
-    STORE(call->words->item_since, call->now, relaxed);
-    tercio__call_phase(call, TERCIO_STATE_INIT);
-    if (call->host->init) {
-        tercio__bell_ring(call->start->keeper_bell); /* as in leave */
+    begin_phase(call, TERCIO_STATE_INIT);
+    if (call->host->init)
         failed = call->host->init(call->user, call, context);
-    }
     ADD(call->words->ns_init, lap(call));
     STORE(call->words->item_since, 0, relaxed);
     tercio__call_phase(call, TERCIO_STATE_WORK);
@@ -300,10 +307,8 @@ static void leave(tercio_call *call)
 {
     static const tercio_host nobody = {.size = sizeof nobody};
     bool now = LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW;
-    STORE(call->words->item_since, call->now, relaxed);
-    tercio__call_phase(call, TERCIO_STATE_EXIT);
+    begin_phase(call, TERCIO_STATE_EXIT);
     if (call->worked && !now && call->host->exit) {
-        tercio__bell_ring(call->start->keeper_bell); /* exit may have a deadline, and nobody else tells of it */
         call->host->exit(call->user, call, call->last ? call->last->state : NULL);
         if (call->left)
             tercio__call_send_left(call, TERCIO__REC_EXIT, 0);

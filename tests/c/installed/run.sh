@@ -32,6 +32,20 @@ pkg-config --exists tercio || fail 'pkg-config does not find it'
 [ "$(pkg-config --modversion tercio)" = "$(sed -n "s/^  version: '\(.*\)',/\1/p" "$root/meson.build")" ] ||
     fail "pkg-config says $(pkg-config --modversion tercio)"
 
+# Each call has its man page, and none of them is empty or makes the formatter complain.
+pages="$work/prefix/share/man"
+for name in tercio $(sed -n 's/^TERCIO_API .*[ *]\(tercio_[a-z_]*\)(.*/\1/p' "$root/include/tercio.h"); do
+    [ -s "$pages/man3/$name.3" ] || fail "no man page of $name"
+done
+[ -s "$pages/man1/tercio-worker.1" ] || fail 'no man page of tercio-worker'
+if command -v groff >/dev/null 2>&1; then
+    for page in "$pages"/man1/*.1 "$pages"/man3/*.3; do
+        ! grep -q '^\.so ' "$page" || continue
+        complaints=$(groff -man -Tascii -ww -z "$page" 2>&1)
+        [ -z "$complaints" ] || fail "$complaints"
+    done
+fi
+
 cp "$root/examples/c/hello.c" "$here/library.c" "$here/uses_library.c" "$work"
 cd "$work"
 shared=$(pkg-config --libs tercio)

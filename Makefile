@@ -118,6 +118,9 @@ check:
 	@echo '== address and undefined behaviour'
 	$(call configure,asan,-Db_sanitize=address$(comma)undefined)
 	@tools/c_tests.sh $(BUILD)/asan
+	@tools/battery_sanitized.sh $(BUILD)/asan-py
+	@echo '== valgrind'
+	@tools/valgrind.sh $(BUILD)/c
 	@echo '== threads'
 	$(call configure,tsan,-Db_sanitize=thread)
 	@tools/c_tests.sh $(BUILD)/tsan

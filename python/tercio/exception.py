@@ -17,6 +17,12 @@ class CannotPickleExceptionError(Exception):
     """A task raised an exception that can't travel between processes.
 
     Its text is the ``repr`` of the original; its ``__cause__`` holds the worker's traceback.
+
+    Examples
+    --------
+    >>> from tercio.exception import CannotPickleExceptionError
+    >>> issubclass(CannotPickleExceptionError, Exception)
+    True
     """
 
 
@@ -27,6 +33,16 @@ class RemoteTraceback(Exception):
     ----------
     text : str
         The worker, the arguments of the task and the traceback.
+
+    Examples
+    --------
+    >>> from tercio import WorkerPool
+    >>> with WorkerPool(n_jobs=1, start_method="threading") as pool:
+    ...     try:
+    ...         pool.map(int, ["x"])
+    ...     except ValueError as error:
+    ...         print(str(error.__cause__).splitlines()[1])
+    Arg 0: 'x'
     """
 
     def __init__(self, text: str) -> None:
@@ -65,6 +81,18 @@ class WorkerDiedError(RuntimeError):
         The Python stack at the time of death, where a crash handler could write one; else empty.
     out_of_memory : bool or None
         Whether the kernel killed it for memory; None if that can't be told.
+
+    Examples
+    --------
+    >>> import os
+    >>> from tercio import WorkerPool
+    >>> from tercio.exception import WorkerDiedError
+    >>> with WorkerPool(n_jobs=1) as pool:
+    ...     try:
+    ...         pool.apply(os._exit, (3,))
+    ...     except WorkerDiedError as error:
+    ...         print(error.exit_code, error.signal, error.worker_id)
+    3 None 0
     """
 
     def __init__(

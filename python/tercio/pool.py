@@ -129,6 +129,14 @@ class WorkerPool:
         ----------
         pass_on : bool
             Pass it.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+        ...     pool.pass_on_worker_id()
+        ...     set(pool.map(lambda worker_id, _: worker_id, range(10))) <= {0, 1}
+        True
         """
         self._set("pass_worker_id", bool(pass_on))
 
@@ -139,6 +147,14 @@ class WorkerPool:
         ----------
         shared_objects : object
             None: there are none, and none are passed.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+        ...     pool.set_shared_objects({"base": 10})
+        ...     pool.map(lambda shared, number: shared["base"] + number, [1, 2])
+        [11, 12]
         """
         self._set("shared_objects", shared_objects)
 
@@ -149,6 +165,17 @@ class WorkerPool:
         ----------
         use_worker_state : bool
             Pass it.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> def count(state, _):
+        ...     state["calls"] = state.get("calls", 0) + 1
+        ...     return state["calls"]
+        >>> with WorkerPool(n_jobs=1, start_method="threading") as pool:
+        ...     pool.set_use_worker_state()
+        ...     pool.map(count, range(3))
+        [1, 2, 3]
         """
         self._set("use_worker_state", bool(use_worker_state))
 
@@ -159,6 +186,14 @@ class WorkerPool:
         ----------
         keep_alive : bool
             Keep them.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+        ...     pool.set_keep_alive()
+        ...     pool.map(abs, [-1]), pool.map(abs, [-2])  # by the same workers
+        ([1], [2])
         """
         self._set("keep_alive", bool(keep_alive), restart=False)
 
@@ -169,6 +204,14 @@ class WorkerPool:
         ----------
         order_tasks : bool
             Chunk *i* goes to worker *i* modulo ``n_jobs``.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading", pass_worker_id=True) as pool:
+        ...     pool.set_order_tasks()
+        ...     pool.map(lambda worker_id, _: worker_id, range(4), chunk_size=1)
+        [0, 1, 0, 1]
         """
         self._set("order_tasks", bool(order_tasks), restart=False)
 
@@ -642,6 +685,15 @@ class WorkerPool:
             If a map call is under way: a lazy one must be exhausted or closed first.
         Exception
             What an exit function raised.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> pool = WorkerPool(n_jobs=2, start_method="threading")
+        >>> result = pool.apply_async(pow, (2, 3))
+        >>> pool.stop_and_join()
+        >>> result.get()
+        8
         """
         self._session.check_process()
         running = self._session.running
@@ -673,6 +725,14 @@ class WorkerPool:
 
         Returns with no worker process left. The pool may be used again afterwards. In a process that was forked
         from the pool's, this does nothing.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> pool = WorkerPool(n_jobs=2, start_method="threading", keep_alive=True)
+        >>> pool.map(abs, [-1, -2])
+        [1, 2]
+        >>> pool.terminate()
         """
         if not self._session.is_ours:
             return
@@ -711,6 +771,18 @@ class WorkerPool:
         -------
         list
             In the order in which workers ended.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> def count(state, _):
+        ...     state["calls"] = state.get("calls", 0) + 1
+        >>> def total(state):
+        ...     return state.get("calls", 0)
+        >>> with WorkerPool(n_jobs=2, start_method="threading", use_worker_state=True) as pool:
+        ...     _ = pool.map(count, range(10), worker_exit=total)
+        ...     sum(pool.get_exit_results())
+        10
         """
         return self._session.exit_results()
 
@@ -723,6 +795,14 @@ class WorkerPool:
             One a worker: ``worker``, ``pid``, ``state``, ``tasks``, ``restarts``, the seconds ``start``, ``init``,
             ``wait``, ``work``, ``exit``, and, with insights on, ``longest``: (seconds,
             index) of the tasks that took longest.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+        ...     _ = pool.map(abs, range(10))
+        ...     sum(worker["tasks"] for worker in pool.stats())
+        10
         """
         return self._session.stats()
 
@@ -733,6 +813,14 @@ class WorkerPool:
         -------
         dict
             See the documentation of insights. Empty without ``enable_insights=True`` or before any work.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading", enable_insights=True) as pool:
+        ...     _ = pool.map(abs, range(10))
+        ...     sum(pool.get_insights()["n_completed_tasks"])
+        10
         """
         if not self.pool_params.enable_insights:
             return {}

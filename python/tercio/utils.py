@@ -37,6 +37,12 @@ def cpu_count() -> int:
     See Also
     --------
     usable_cpu_count : what ``n_jobs=None`` takes.
+
+    Examples
+    --------
+    >>> from tercio import cpu_count, usable_cpu_count
+    >>> cpu_count() >= 1
+    True
     """
     return os.cpu_count() or 1
 

@@ -107,6 +107,13 @@ def connect_to_dashboard(manager_port_nr: int, manager_host: str | bytes | None 
     ------
     ConnectionRefusedError
         If there is none.
+
+    Examples
+    --------
+    >>> from tercio.dashboard import connect_to_dashboard
+    >>> connect_to_dashboard(1)  # where no dashboard is
+    Traceback (most recent call last):
+    ConnectionRefusedError: no dashboard answers at 127.0.0.1:1: ...
     """
     import socket
 
@@ -125,6 +132,14 @@ def set_stacklevel(stacklevel: int) -> None:
     ----------
     stacklevel : int
         1: who called ``map``; 2: who called that function; and so on.
+
+    Examples
+    --------
+    >>> from tercio.dashboard import get_stacklevel, set_stacklevel
+    >>> set_stacklevel(2)
+    >>> get_stacklevel()
+    2
+    >>> set_stacklevel(1)
     """
     if not isinstance(stacklevel, int) or isinstance(stacklevel, bool):
         raise TypeError(f"stacklevel must be an int, not {type(stacklevel).__name__}")

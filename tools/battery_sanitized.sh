@@ -10,12 +10,12 @@ set -eu
 
 build=$1
 venv=${VENV:-.venv}
-if [ ! -e "$build/build.ninja" ]; then
-    mkdir -p "$build"
-    "$venv/bin/meson" setup "$build" -Dpython=enabled -Dtests=false -Ddefault_library=static -Db_lundef=false \
-        -Db_sanitize=address,undefined --prefix=/ "-Dpython.purelibdir=/package" "-Dpython.platlibdir=/package" \
-        >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
-fi
+again=
+[ ! -e "$build/build.ninja" ] || again=--reconfigure # new files are found then
+mkdir -p "$build"
+"$venv/bin/meson" setup $again "$build" -Dpython=enabled -Dtests=false -Ddefault_library=static -Db_lundef=false \
+    -Db_sanitize=address,undefined --prefix=/ "-Dpython.purelibdir=/package" "-Dpython.platlibdir=/package" \
+    >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
 "$venv/bin/ninja" -C "$build" --quiet
 rm -rf "$build/installed"
 "$venv/bin/meson" install -C "$build" --no-rebuild --quiet --tags python-runtime --destdir "$(realpath "$build")/installed"

@@ -197,6 +197,9 @@ PyObject *block_new(core_state *, tercio_view *);
 PyObject *core_function(core_state *, int which); /* borrowed; NULL with an exception */
 PyObject *core_take_exception(void);              /* what is raised, with its traceback; new reference, or NULL */
 void core_raise(PyObject *exc);                   /* raises it; the reference stays the caller's */
+/* The same for where a StopIteration would mean an end: a RuntimeError with it as its cause, as generators have it.
+ * A new reference; NULL with an exception. */
+PyObject *core_no_stop(PyObject *exc);
 /* Raises what an engine's error code stands for. pool may be NULL. Returns NULL. */
 PyObject *error_raise(core_state *, PoolObject *, int error);
 /* The exception that stands for a failed result; item may be NULL. Never NULL unless memory is out. */

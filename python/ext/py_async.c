@@ -805,7 +805,12 @@ static PyObject *settle_future(PyObject *self, PyObject *args)
         return NULL;
     if (is_done)
         Py_RETURN_NONE;
-    return PyObject_CallMethod(future, a->failed ? "set_exception" : "set_result", "O", a->value);
+    if (!a->failed)
+        return PyObject_CallMethod(future, "set_result", "O", a->value);
+    PyObject *error = core_no_stop(a->value);
+    PyObject *told = error == NULL ? NULL : PyObject_CallMethod(future, "set_exception", "O", error);
+    Py_XDECREF(error);
+    return told;
 }
 
 static PyObject *async_await_method(PyObject *o)

@@ -70,6 +70,20 @@ PyObject *core_take_exception(void)
 #endif
 }
 
+PyObject *core_no_stop(PyObject *exc)
+{
+    if (!PyErr_GivenExceptionMatches(exc, PyExc_StopIteration)) {
+        Py_INCREF(exc);
+        return exc;
+    }
+    PyObject *error = PyObject_CallFunction(PyExc_RuntimeError, "s", "a task raised StopIteration");
+    if (error != NULL) {
+        Py_INCREF(exc);
+        PyException_SetCause(error, exc);
+    }
+    return error;
+}
+
 void core_raise(PyObject *exc)
 {
     PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);

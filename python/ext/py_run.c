@@ -386,10 +386,15 @@ static int say_why(RunObject *r)
 {
     PyObject *exc = r->failure != NULL ? r->failure : r->deferred;
     if (exc != NULL) {
-        Py_INCREF(exc);
+        PyObject *said = exc;
+        if (r->lazy)
+            said = core_no_stop(exc);
+        else
+            Py_INCREF(said);
         close_run(r);
-        core_raise(exc);
-        Py_DECREF(exc);
+        if (said != NULL)
+            core_raise(said);
+        Py_XDECREF(said);
         return -1;
     }
     if (r->terminated) {

@@ -213,3 +213,26 @@ def test_a_main_module_without_guard_is_told_so(tmp_path):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode != 0
     assert "__name__ == '__main__'" in done.stderr
+
+
+def stop(value):
+    raise StopIteration(value)
+
+
+@pytest.mark.contract("5 original")
+def test_stop_iteration_is_an_error_and_no_end(pool):
+    import asyncio
+
+    with pytest.raises(StopIteration) as caught:
+        pool.map(stop, [5])
+    assert caught.value.value == 5
+    for lazy in (pool.imap, pool.imap_unordered):
+        with pytest.raises(RuntimeError, match="a task raised StopIteration") as told:
+            list(lazy(stop, [5]))
+        assert told.value.__cause__.args == (5,)
+
+    async def wait():
+        await pool.apply_async(stop, (5,))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        asyncio.run(asyncio.wait_for(wait(), 50))

@@ -5,6 +5,7 @@
  * those are never two at a time.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,8 +124,10 @@ static int open_connection(tercio_pool *pool)
     result = tercio__send(server->socket, &attach, sizeof attach, &pair[1], 1);
     if (result <= 0)
         goto gone;
-    int fds[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell};
-    result = tercio__send(pair[0], &attach, sizeof attach, fds, 3);
+    /* The server's own output leads where this process's led when the server was started. */
+    int fds[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell, STDOUT_FILENO, STDERR_FILENO};
+    bool speaks = fcntl(STDOUT_FILENO, F_GETFD) >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0;
+    result = tercio__send(pair[0], &attach, sizeof attach, fds, speaks ? 5 : 3);
     if (result <= 0)
         goto gone;
     close(pair[1]);

@@ -15,6 +15,7 @@ typedef struct client {
     struct client *next;
     int socket;
     int file, caller_bell, keeper_bell; /* -1 until the pool has sent them */
+    int output, errors;                 /* the pool's; -1: as the server's */
     bool no_group;
     unsigned n_children;
 } client;
@@ -37,6 +38,14 @@ typedef struct {
 /* Tokens of the set: addresses of clients and children, told apart by the lowest bit. */
 enum { MAIN = 0, CHILD = 1 };
 
+static void close_sent(const client *c)
+{
+    const int sent[] = {c->file, c->caller_bell, c->keeper_bell, c->output, c->errors};
+    for (size_t i = 0; i < sizeof sent / sizeof *sent; i++)
+        if (sent[i] >= 0)
+            close(sent[i]);
+}
+
 static void close_client(server *s, client *c)
 {
     for (client **at = &s->clients; *at; at = &(*at)->next)
@@ -52,11 +61,7 @@ static void close_client(server *s, client *c)
         }
     tercio__set_remove(s->set, c->socket);
     close(c->socket);
-    if (c->file >= 0) {
-        close(c->file);
-        close(c->caller_bell);
-        close(c->keeper_bell);
-    }
+    close_sent(c);
     free(c);
 }
 
@@ -73,11 +78,16 @@ static _Noreturn void enter_child(server *s, client *c, uint32_t index, int pare
         close(each->handle);
     for (client *each = s->clients; each; each = each->next) {
         close(each->socket);
-        if (each != c && each->file >= 0) {
-            close(each->file);
-            close(each->caller_bell);
-            close(each->keeper_bell);
-        }
+        if (each != c)
+            close_sent(each);
+    }
+    if (c->output >= 0) {
+        (void)dup2(c->output, STDOUT_FILENO);
+        (void)dup2(c->errors, STDERR_FILENO);
+        if (c->output > STDERR_FILENO) /* where the server itself had none, they may have come as just these */
+            close(c->output);
+        if (c->errors > STDERR_FILENO)
+            close(c->errors);
     }
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, true);
@@ -155,16 +165,18 @@ static void end_child(server *s, child *gone)
 static void hear_client(server *s, client *c)
 {
     tercio__server_message message;
-    int fds[3] = {-1, -1, -1};
-    size_t n_fds = 3;
+    int fds[5] = {-1, -1, -1, -1, -1};
+    size_t n_fds = 5;
     int n = tercio__receive(c->socket, &message, sizeof message, fds, &n_fds, false);
     if (n == TERCIO_EAGAIN)
         return;
     bool whole = n == (int)sizeof message;
-    if (whole && message.kind == TERCIO__SERVER_ATTACH && n_fds == 3 && c->file < 0) {
+    if (whole && message.kind == TERCIO__SERVER_ATTACH && n_fds >= 3 && c->file < 0) {
         c->file = fds[0];
         c->caller_bell = fds[1];
         c->keeper_bell = fds[2];
+        c->output = fds[3];
+        c->errors = fds[4];
         c->no_group = message.no_group;
         return;
     }
@@ -193,7 +205,7 @@ static bool hear_parent(server *s)
         return true;
     }
     c->socket = fd;
-    c->file = c->caller_bell = c->keeper_bell = -1;
+    c->file = c->caller_bell = c->keeper_bell = c->output = c->errors = -1;
     c->next = s->clients;
     s->clients = c;
     if (tercio__set_add(s->set, fd, (uint64_t)(uintptr_t)c))

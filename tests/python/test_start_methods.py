@@ -332,3 +332,16 @@ def test_forking_beside_threads_warns_once(method, tmp_path):
     done = run_script(tmp_path, THREADS)
     told = [warning for warning in eval(done.stdout) if warning[1] == "RuntimeWarning"]
     assert (done.stderr, told) == ("", [(True, "RuntimeWarning")])
+
+
+def say_it(x):
+    print("said", x, flush=True)
+    sys.stderr.write("told\n")
+
+
+@pytest.mark.contract("10 output")
+def test_output_goes_where_the_parents_goes_now(process_method, capfd):
+    """Also under forkserver, whose server was started before pytest redirected anything."""
+    with WorkerPool(1, start_method=process_method) as pool:
+        pool.map(say_it, [7])
+    assert capfd.readouterr() == ("said 7\n", "told\n")

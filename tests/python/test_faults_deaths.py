@@ -332,15 +332,18 @@ def test_parent_killed_while_its_workers_are_busy(process_method, nested, tmp_pa
         assert not descendants(parent.pid)
 
 
-def test_parent_killed_while_it_starts(process_method, tmp_path):
+@pytest.mark.parametrize("nested", ["flat", "nested"])
+def test_parent_killed_while_it_starts(process_method, nested, tmp_path):
     """At moments spread over the start, so that some of them hit every part of it."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT.format(here=str(HERE)))
     for step in range(6):
         with subprocess.Popen(
-            [sys.executable, str(script), process_method, "flat"], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script), process_method, nested], stdout=subprocess.PIPE, text=True
         ) as parent:
             assert parent.stdout.readline() == "starting\n"
+            if nested == "nested" and step:  # the inner pools start when the outer one's tasks have begun
+                assert parent.stdout.readline()
             threading.Event().wait(0.012 * step)
             parent.send_signal(signal.SIGSTOP)
             family = descendants(parent.pid)

@@ -20,16 +20,17 @@ class _Lock:
         self._pid = os.getpid()
         self._lock = threading.RLock()
 
-    def _current(self) -> Any:
+    def current(self) -> Any:
+        """The lock itself."""
         if self._pid != os.getpid():
             self._lock, self._pid = threading.RLock(), os.getpid()
         return self._lock
 
     def acquire(self, *args: Any) -> bool:
-        return bool(self._current().acquire(*args))
+        return bool(self.current().acquire(*args))
 
     def release(self) -> None:
-        self._current().release()
+        self.current().release()
 
     def __enter__(self) -> None:
         self.acquire()
@@ -39,6 +40,29 @@ class _Lock:
 
 
 LOCK = _Lock()
+
+
+class OwnRefresh:
+    """Gives the lock back also when drawing fails or is interrupted; tqdm's own `refresh` would keep it for ever."""
+
+    disable: bool
+
+    def refresh(self, nolock: bool = False, lock_args: Any = None) -> bool:
+        """Draw the bar now; False if the lock was not to be had by `lock_args`."""
+        if self.disable:
+            return True
+        parent: Any = super()
+        if nolock:
+            return bool(parent.refresh(nolock=True))
+        lock = LOCK.current()
+        if lock_args and not lock.acquire(*lock_args):
+            return False
+        with lock:
+            try:
+                return bool(parent.refresh(nolock=True))
+            finally:
+                if lock_args:
+                    lock.release()
 
 
 class _Whole:
@@ -129,7 +153,7 @@ def _is_worker() -> bool:
     return worker is not None and worker.state.worker_id is not None and worker.state.pid == os.getpid()
 
 
-class TerminalBar(_Tqdm):  # type: ignore[misc]
+class TerminalBar(OwnRefresh, _Tqdm):  # type: ignore[misc]
     """A bar on a line of a terminal, or in a file.
 
     Parameters
@@ -187,7 +211,7 @@ class TerminalBar(_Tqdm):  # type: ignore[misc]
                     self.fp.write("\x1b[J")  # what bars of workers may have left there
 
 
-class SilentBar(_Tqdm):  # type: ignore[misc]
+class SilentBar(OwnRefresh, _Tqdm):  # type: ignore[misc]
     """Counts, and draws nothing."""
 
     disable: bool

@@ -351,6 +351,33 @@ def test_one_write_a_drawing():
     assert all(write.startswith("\n\n\r") and "\x1b[A\x1b[A" in write for write in writes)
 
 
+@pytest.mark.contract("6 failure")
+@pytest.mark.parametrize("style", ["std", "rich", "dashboard"])
+def test_a_drawing_that_fails_keeps_no_lock(style, monkeypatch):
+    """Else the bars of all other threads would wait for ever."""
+    bar = get_tqdm(style)(total=3, file=io.StringIO())
+    with monkeypatch.context() as broken:
+
+        def fail(*_):
+            raise KeyboardInterrupt
+
+        broken.setattr(bar, "display", fail)
+        for lock_args in (None, (False,)):
+            with pytest.raises(KeyboardInterrupt):
+                bar.refresh(lock_args=lock_args)
+    freed = []
+
+    def take():
+        freed.append(bar.get_lock().acquire(False))
+        bar.get_lock().release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    assert freed == [True]
+    bar.close()
+
+
 @pytest.mark.contract("6 styles")
 def test_default_style():
     assert PROGRESS_BAR_DEFAULT_STYLE == "std"

@@ -32,8 +32,10 @@ int tercio__options_read(tercio_options *to, const tercio_options *from)
 
 int tercio__map_options_read(tercio_map_options *to, const tercio_map_options *from)
 {
-    if (from)
-        return tercio__struct_read(to, sizeof *to, from, sizeof from->size);
+    if (from) {
+        int error = tercio__struct_read(to, sizeof *to, from, sizeof from->size);
+        return error == 0 && !(to->timeout >= 0) ? TERCIO_EINVAL : error; /* below 0, or not a number */
+    }
     memset(to, 0, sizeof *to);
     to->size = sizeof *to;
     return 0;

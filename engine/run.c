@@ -44,7 +44,7 @@ int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_con
         goto fail;
     run->pool = pool;
     run->bell = run->waits_on = -1;
-    run->timeout_ns = run->options.timeout > 0 ? (uint64_t)(run->options.timeout * 1e9) : 0;
+    run->timeout_ns = tercio__nanoseconds(run->options.timeout);
     run->depth = 2;
     tercio__lock(pool);
     error = pool->closing || pool->finishing ? TERCIO_ECLOSED : pool->failure;

@@ -264,7 +264,7 @@ static int gather(struct tercio__face *face)
             face->end = more < 0 ? more : 1;
             break;
         }
-        int error = frame(face, input);
+        int error = input.size && input.data == NULL ? TERCIO_EINVAL : frame(face, input);
         if (error) {
             face->end = error; /* this input is lost, so the run can't go on behind it */
             break;

@@ -80,7 +80,7 @@ void tercio__interrupt_worker(tercio__worker *worker, uint64_t sequence)
 
 static uint64_t grace_ns(const tercio_pool *pool)
 {
-    return (uint64_t)((pool->options.grace > 0 ? pool->options.grace : 1.0) * 1e9);
+    return tercio__nanoseconds(pool->options.grace > 0 ? pool->options.grace : 1.0);
 }
 
 /* A thread that doesn't listen is left behind with its channel; its number gets a new one. */
@@ -170,7 +170,7 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
     if (phase == TERCIO_STATE_INIT || phase == TERCIO_STATE_EXIT) {
         bool is_init = phase == TERCIO_STATE_INIT;
         double seconds = is_init ? pool->options.init_timeout : pool->options.exit_timeout;
-        limit = (since ? since : now) + (uint64_t)(seconds * 1e9);
+        limit = (since ? since : now) + tercio__nanoseconds(seconds);
         if (seconds > 0 && now < limit)
             return limit;
         if (seconds > 0) {
@@ -181,7 +181,7 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
     tercio__chunk *chunk = running_chunk(worker, &sequence);
     *hidden |= hides_a_limit(worker, chunk, sequence);
     double init_limit = worker->sender.tail > worker->sender.reclaimed ? pool->options.init_timeout : 0;
-    uint64_t next = init_limit > 0 && LOAD(words->ns_init, relaxed) == 0 ? now + (uint64_t)(init_limit * 1e9) : 0;
+    uint64_t next = init_limit > 0 && LOAD(words->ns_init, relaxed) == 0 ? now + tercio__nanoseconds(init_limit) : 0;
     if (chunk == NULL || chunk->over || chunk->run == NULL || chunk->run->timeout_ns == 0)
         return next;
     uint64_t what = LOAD(words->item_sequence, acquire);

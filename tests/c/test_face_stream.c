@@ -145,6 +145,43 @@ static void failing_source(void **state)
     tercio_close(pool);
 }
 
+static int next_nowhere(void *user, tercio_bytes *input)
+{
+    (void)user;
+    *input = (tercio_bytes){NULL, 8};
+    return 1;
+}
+
+static void a_source_without_bytes(void **state)
+{
+    tercio_pool *pool = open_pool(state, 1);
+    tercio_result result = {.size = sizeof result};
+    tercio_run *run;
+    assert_int_equal(tercio_stream(pool, DOUBLE, next_nowhere, NULL, NULL, &run), 0);
+    assert_int_equal(tercio_next(run, -1, &result), TERCIO_EINVAL);
+    tercio_run_close(run);
+    assert_int_equal(tercio_submit(pool, DOUBLE, (tercio_bytes){NULL, 8}, NULL, &run), TERCIO_EINVAL);
+    tercio_close(pool);
+}
+
+/* More than fits any clock is as good as none; less than nothing, and what is no number, is refused. */
+static void limits_beyond_all_measure(void **state)
+{
+    tercio_options options = face_options(method_of(state), 1);
+    tercio_pool *pool;
+    int64_t in = 4, out = 0;
+    options.grace = options.init_timeout = options.exit_timeout = 1e300;
+    assert_int_equal(tercio_open(&pool, &options), 0);
+    tercio_map_options limit = {.size = sizeof limit, .timeout = 1e300};
+    assert_int_equal(tercio_map(pool, DOUBLE, &in, sizeof in, 1, &out, &limit, NULL), 0);
+    assert_int_equal(out, 8);
+    limit.timeout = -1;
+    assert_int_equal(tercio_map(pool, DOUBLE, &in, sizeof in, 1, &out, &limit, NULL), TERCIO_EINVAL);
+    limit.timeout = strtod("nan", NULL);
+    assert_int_equal(tercio_map(pool, DOUBLE, &in, sizeof in, 1, &out, &limit, NULL), TERCIO_EINVAL);
+    tercio_close(pool);
+}
+
 static void empty_source(void **state)
 {
     static source from;
@@ -470,6 +507,8 @@ int main(int argc, char **argv)
         FACE_TEST(items_of_any_size),
         FACE_TEST(failing_source),
         FACE_TEST(empty_source),
+        FACE_TEST(a_source_without_bytes),
+        FACE_TEST(limits_beyond_all_measure),
         FACE_TEST(no_further_than_max_active),
         FACE_TEST(errors_in_a_stream),
         FACE_TEST(stream_stops_on_error),

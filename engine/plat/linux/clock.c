@@ -21,6 +21,12 @@ uint64_t tercio__deadline(double seconds)
     return tercio__now() + (uint64_t)(seconds * 1e9);
 }
 
+uint64_t tercio__nanoseconds(double seconds)
+{
+    static const double most = 1e9;
+    return seconds > 0 ? (uint64_t)((seconds < most ? seconds : most) * 1e9) : 0;
+}
+
 void tercio__yield(void)
 {
     sched_yield();

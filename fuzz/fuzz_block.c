@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "file.h"
 
 enum { PAGES = 16, PAGE = 4096 };
 
@@ -48,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(bytes + at, data, size < room ? size : room);
     if (how & 2) {
         tercio__block_head *head = (tercio__block_head *)(void *)(bytes + at);
-        head->magic = TERCIO__MAGIC;
+        head->magic = TERCIO__BLOCK_MAGIC;
         head->size = how & 4 ? block.size : head->size;
         atomic_store(&head->state, TERCIO__BLOCK_LENT);
     }

@@ -50,10 +50,10 @@ int tercio__bells_wait(const int *fds, size_t n, uint64_t deadline, const sigset
 
 /* ---- Time ------------------------------------------------------------------------------------------------------ */
 
-uint64_t tercio__now(void);                /* nanoseconds, monotonic */
-uint64_t tercio__deadline(double seconds); /* now + seconds; below 0 or huge: 0, for ever */
+uint64_t tercio__now(void);                   /* nanoseconds, monotonic */
+uint64_t tercio__deadline(double seconds);    /* now + seconds; below 0 or huge: 0, for ever */
 uint64_t tercio__nanoseconds(double seconds); /* at least 0; what would not fit: some thirty years */
-void tercio__yield(void);                  /* let another thread run on this CPU */
+void tercio__yield(void);                     /* let another thread run on this CPU */
 
 /* ---- Processes ------------------------------------------------------------------------------------------------- */
 

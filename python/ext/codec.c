@@ -2,6 +2,7 @@
 #include "codec.h"
 
 #define MOST_DEPTH 8
+#define MOST_ITEMS 256                 /* of a list or dict; pickle is good at more */
 #define MOST_SMALL ((size_t)64 * 1024) /* a tuple that grows beyond is pickled: pickle writes what repeats once */
 
 /* ---- The buffer callback ---------------------------------------------------------------------------------------- */
@@ -216,6 +217,46 @@ static int utf8_of(PyObject *string, const char **data, size_t *size)
     return 1;
 }
 
+static int encode_small(encoder *, PyObject *, int depth, size_t start);
+
+static int encode_list(encoder *e, PyObject *list, size_t start)
+{
+    Py_ssize_t n = PyList_GET_SIZE(list);
+    if (n > MOST_ITEMS)
+        return 0;
+    if (put_head(e, '[', (uint32_t)n) < 0)
+        return -1;
+    for (Py_ssize_t i = 0; i < n && i < PyList_GET_SIZE(list); i++) {
+        int done = encode_small(e, PyList_GET_ITEM(list, i), 1, start);
+        if (done <= 0)
+            return done;
+        if (e->size - start > MOST_SMALL)
+            return 0;
+    }
+    return PyList_GET_SIZE(list) == n;
+}
+
+static int encode_dict(encoder *e, PyObject *dict, size_t start)
+{
+    Py_ssize_t n = PyDict_GET_SIZE(dict), at = 0, count = 0;
+    PyObject *key, *value;
+    if (n > MOST_ITEMS)
+        return 0;
+    if (put_head(e, '{', (uint32_t)n) < 0)
+        return -1;
+    while (PyDict_Next(dict, &at, &key, &value)) { /* nothing of Python's runs meanwhile: all types are exact */
+        int done = encode_small(e, key, 1, start);
+        if (done > 0)
+            done = encode_small(e, value, 1, start);
+        if (done <= 0)
+            return done;
+        if (e->size - start > MOST_SMALL)
+            return 0;
+        count++;
+    }
+    return count == n;
+}
+
 /* Returns 1 encoded; 0 not for this codec (what was written is to be taken back); -1 with an exception. */
 static int encode_small(encoder *e, PyObject *v, int depth, size_t start)
 {
@@ -273,6 +314,10 @@ static int encode_small(encoder *e, PyObject *v, int depth, size_t start)
             return 0;
         return put_tag(e, 'Y') < 0 || add_part(e, PyBytes_AS_STRING(v), size, v) < 0 ? -1 : 1;
     }
+    if (depth == 0 && type == &PyDict_Type)
+        return encode_dict(e, v, start);
+    if (depth == 0 && type == &PyList_Type)
+        return encode_list(e, v, start);
     if (type == &PyTuple_Type) {
         Py_ssize_t n = PyTuple_GET_SIZE(v);
         if (depth == MOST_DEPTH || (size_t)n > MOST_SMALL)
@@ -469,6 +514,40 @@ done:
     return result;
 }
 
+static PyObject *decode_one(decoder *, int depth);
+
+static PyObject *decode_list(decoder *d)
+{
+    uint32_t n;
+    if (!get_count(d, &n) || n > left(d)) /* each value takes a byte at least */
+        return broken();
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    for (uint32_t i = 0; list != NULL && i < n; i++) {
+        PyObject *v = decode_one(d, 1);
+        if (v == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, (Py_ssize_t)i, v);
+    }
+    return list;
+}
+
+static PyObject *decode_dict(decoder *d)
+{
+    uint32_t n;
+    if (!get_count(d, &n) || n > left(d) / 2)
+        return broken();
+    PyObject *dict = PyDict_New();
+    for (uint32_t i = 0; dict != NULL && i < n; i++) {
+        PyObject *key = decode_one(d, 1), *value = key == NULL ? NULL : decode_one(d, 1);
+        if (value == NULL || PyDict_SetItem(dict, key, value) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
 static PyObject *decode_one(decoder *d, int depth)
 {
     if (left(d) == 0)
@@ -532,6 +611,10 @@ static PyObject *decode_one(decoder *d, int depth)
         }
         return tuple;
     }
+    case '[':
+        return depth > 0 ? broken() : decode_list(d);
+    case '{':
+        return depth > 0 ? broken() : decode_dict(d);
     case 'S':
     case 'Y':
         return depth > 0 ? broken() : decode_large(d, tag);

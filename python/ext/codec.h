@@ -12,11 +12,14 @@
  *     s     u32 length, UTF-8                        str
  *     y     u32 length, bytes                        bytes
  *     (     u32 count, that many values              tuple
+ *     [     u32 count, that many values              list, outermost only
+ *     {     u32 count, that many keys and values     dict, outermost only
  *     S Y                                            str (UTF-8), bytes: one buffer
  *     p     pickle, up to the end of the head
  *     P     u32 count of buffers, pickle
  *     Q     u32 count of buffers; the pickle itself is one more buffer, behind those
  *
+ * A list or dict inside of another value could be there twice, which pickle keeps and this would not.
  * Only exact types get a tag of their own; all else is pickled. Numbers are in the machine's order: both ends are
  * the same machine. The decoder believes nothing: what comes out of bounds is a ValueError. (A pickle is believed by
  * its nature.)

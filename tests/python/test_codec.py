@@ -99,6 +99,7 @@ plain = st.recursive(  # what has tags of its own
     lambda inner: st.lists(inner, max_size=6).map(tuple),
     max_leaves=20,
 )
+_hashable_plain = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.text(), st.binary())
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -114,6 +115,35 @@ def test_small_plain_values_are_not_pickled(value):
     parts = _core.encode(value)
     assert len(parts) == 1 and (parts[0][:1] not in b"pPQ" or deep(value) > 8)
     assert same(_core.decode(parts), value)
+
+
+@quick
+@given(st.lists(plain, max_size=20) | st.dictionaries(_hashable_plain, plain, max_size=20))
+def test_an_outermost_list_or_dict_of_them_is_not_pickled(value):
+    parts = _core.encode(value)
+    inside = [*value, *value.values()] if type(value) is dict else value
+    assert len(parts) == 1 and (parts[0][:1] not in b"pPQ" or max(map(deep, inside), default=0) > 7)
+    assert same(_core.decode(parts), value)
+
+
+def test_what_is_there_twice_stays_one():
+    """A list or dict inside of another value may be changed through one of its places."""
+    for inner in ([1], {"a": 1}):
+        for outer in ([inner, inner], (inner, inner), {"a": inner, "b": inner}):
+            back = _core.decode(_core.encode(outer))
+            first, second = back.values() if type(back) is dict else back
+            assert first is second and same(back, outer)
+    loop = []
+    loop.append(loop)
+    back = _core.decode(_core.encode(loop))
+    assert back[0] is back
+    for many in (
+        list(range(1000)),
+        dict.fromkeys(range(1000)),
+        ["x" * 30_000] * 3,
+        {"a": "x" * 30_000, "b": "y" * 40_000},
+    ):
+        assert same(_core.decode(_core.encode(many)), many)
 
 
 def deep(value):

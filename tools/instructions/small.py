@@ -39,8 +39,11 @@ def main():
         measure(f"encode: {name}", _core.encode, value, 10, n)
         measure(f"decode: {name}", _core.decode, _core.encode(value), 10, n)
     record = {"a": 1, "b": "text"}
-    measure("encode: a small dict, by pickle", _core.encode, record, 500)
-    measure("decode: a small dict, by pickle", _core.decode, _core.encode(record), 500)
+    measure("encode: a small dict", _core.encode, record, 500)
+    measure("decode: a small dict", _core.decode, _core.encode(record), 500)
+    nested = {"a": [1, 2], "b": {"c": "text"}}
+    measure("encode: a nested dict, by pickle", _core.encode, nested, 500)
+    measure("decode: a nested dict, by pickle", _core.decode, _core.encode(nested), 500)
 
     # How often threads look for each other is chance. The best of some rounds is what the path costs.
     with WorkerPool(1, start_method="threading") as pool:

@@ -34,6 +34,7 @@
 #define CODEC_LARGE ((size_t)32 * 1024) /* from here on a buffer of its own */
 #define CODEC_MOST_BUFFERS 512u         /* of one value; more stay in the pickle */
 #define CODEC_FRAME ((size_t)8)
+#define CODEC_DEPTH 8                       /* tuples in tuples; deeper ones are pickled */
 #define CODEC_EXPLICIT UINT32_C(0x80000000) /* in a frame: the value is (args, kwargs), not an element */
 
 struct encoder {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A map under way, as its two rooms see it: py_feed.c brings items in, py_run.c does the rest.
+ * A map under way, as its rooms see it: py_feed.c brings items in, window.c keeps what has a number, py_run.c does the rest.
  */
 #ifndef TERCIO_EXT_RUN_H
 #define TERCIO_EXT_RUN_H
@@ -61,6 +61,14 @@ static inline int window_reach(window *w, uint64_t number)
 {
     return number - w->base < w->capacity ? 0 : window_grow(w, number);
 }
+
+/* Room for all that will come, where that is known: fresh pages are zero, and cost nothing until they are used. */
+void window_prepare(window *, uint64_t n);
+/* Takes the object of that number out, or NULL. */
+PyObject *window_take(window *, uint64_t number);
+void window_clear(window *);
+/* The first n slots as a list, which takes them over; NULL with an exception. */
+PyObject *window_list(window *, size_t n);
 
 static inline PyObject **window_at(const window *w, uint64_t number)
 {

@@ -2,6 +2,7 @@
  *
  * What a host, or a task, may ask for inside a worker: answering, waiting for room, buffers.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -17,20 +18,22 @@ enum { LONGEST_SPIN = 20000, SKIPS = 16 };
 
 /* First the ring, then the announcement is taken back: a worker that is stopped or killed in between has kept nothing
  * from anybody. A later announcement has another number, and stays. */
-static void ring(_Atomic uint32_t *wants, uint32_t seen, int bell)
+static void ring(tercio_call *call, _Atomic uint32_t *wants, uint32_t seen, int bell)
 {
     tercio__at("ring: owed");
-    tercio__bell_ring(bell);
+    /* A task that closed descriptors which weren't its own leaves a worker that nobody would hear: its end is heard. */
+    if (!tercio__bell_ring(bell) && call->start->process)
+        _exit(127);
     tercio__at("ring: rung");
     (void)atomic_compare_exchange_strong_explicit(wants, &seen, seen & ~TERCIO__WANTS, memory_order_seq_cst,
                                                   memory_order_relaxed);
 }
 
-static void ring_if_wanted(_Atomic uint32_t *wants, int bell)
+static void ring_if_wanted(tercio_call *call, _Atomic uint32_t *wants, int bell)
 {
     uint32_t seen = LOAD(*wants, relaxed);
     if (seen & TERCIO__WANTS)
-        ring(wants, seen, bell);
+        ring(call, wants, seen, bell);
 }
 
 /* True when half of the ring is unread: then whoever reads it shall. */
@@ -48,19 +51,19 @@ void tercio__call_ring(tercio_call *call, bool passed)
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
     uint32_t wants = LOAD(call->page->caller_wants, relaxed);
     if ((wants & TERCIO__WANTS) == TERCIO__WANT_ANY)
-        ring(&call->page->caller_wants, wants, call->start->caller_bell);
+        ring(call, &call->page->caller_wants, wants, call->start->caller_bell);
     else if ((wants & TERCIO__WANTS) == TERCIO__WANT_LOW_WATER) {
         if ((passed && call->taker.head >= LOAD(call->words->low_water, relaxed)) || is_half_full(call))
-            ring(&call->page->caller_wants, wants, call->start->caller_bell);
+            ring(call, &call->page->caller_wants, wants, call->start->caller_bell);
     }
-    ring_if_wanted(&call->page->keeper_wants, call->start->keeper_bell);
+    ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell);
 }
 
 static void ring_whoever_listens(tercio_call *call)
 {
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
-    ring_if_wanted(&call->page->caller_wants, call->start->caller_bell);
-    ring_if_wanted(&call->page->keeper_wants, call->start->keeper_bell);
+    ring_if_wanted(call, &call->page->caller_wants, call->start->caller_bell);
+    ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell);
 }
 
 static bool spin(tercio_call *call, bool (*ready)(tercio_call *))
@@ -336,9 +339,20 @@ bool tercio_stopping(tercio_call *call)
     return stops;
 }
 
-int tercio_call_take(tercio_call *call, const tercio_block *block, tercio_view *view)
+int tercio__call_open(tercio_call *call, const tercio_block *block, tercio_view *view)
 {
     int error = tercio__view_open(call->file, block, view);
+    if (error == TERCIO_ESYSTEM && errno == EBADF && call->start->process) {
+        /* A task before this one closed all descriptors. What comes next is for another worker: it has not begun. */
+        tercio__call_phase(call, TERCIO_STATE_WAIT);
+        _exit(127);
+    }
+    return error;
+}
+
+int tercio_call_take(tercio_call *call, const tercio_block *block, tercio_view *view)
+{
+    int error = tercio__call_open(call, block, view);
     if (error == 0)
         ((tercio_block *)(uintptr_t)block)->offset = 0; /* the view gives it back, not the end of the message */
     return error;

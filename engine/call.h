@@ -74,6 +74,8 @@ void tercio__call_ring(tercio_call *, bool passed);
 /* Sleeps until there may be something to do. */
 void tercio__call_sleep(tercio_call *, bool (*ready)(tercio_call *));
 void tercio__call_phase(tercio_call *, uint32_t phase);
+/* As tercio__view_open, of the pool's file. Ends a process whose descriptor of that was closed by a task. */
+int tercio__call_open(tercio_call *, const tercio_block *, tercio_view *);
 
 /* metrics.c. Returns whether the item is among the longest; that may have taken time, the host was asked about it. */
 bool tercio__note_longest(tercio_call *, uint64_t index, uint64_t ns);

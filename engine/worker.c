@@ -70,7 +70,7 @@ static void close_context(tercio_call *call, tercio__open_context *context)
 static int unpack(tercio_call *call, const tercio_block *block, tercio_view *view, tercio_bytes *head,
                   const tercio_block **blocks, size_t *n_blocks)
 {
-    int error = tercio__view_open(call->file, block, view);
+    int error = tercio__call_open(call, block, view);
     if (error)
         return error;
     const tercio__packed *packed = view->data;

@@ -19,7 +19,11 @@ for target in fuzz/fuzz_*.c; do
     name=$(basename "$target" .c)
     mkdir -p "$build/corpus/$name" "fuzz/corpus/$name"
     log=$build/$name.log
-    if "$build/fuzz/$name" -max_total_time="$seconds" -max_len=16384 -timeout=10 -rss_limit_mb=1024 \
+    if [ ! -x "$build/fuzz/$name" ]; then
+        echo "$name: not built"
+        continue
+    fi
+    if ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=$([ "$name" = fuzz_codec ] && echo 0 || echo 1)} "$build/fuzz/$name" -max_total_time="$seconds" -max_len=16384 -timeout=10 -rss_limit_mb=1024 \
         -artifact_prefix="$build/$name-" "$build/corpus/$name" "fuzz/corpus/$name" >"$log" 2>&1; then
         echo "$name: $(sed -n 's/^Done \([0-9]*\) runs.*/\1 runs/p' "$log")"
     else

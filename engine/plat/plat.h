@@ -42,7 +42,8 @@ void tercio__word_wake(_Atomic uint32_t *word); /* all who sleep on it; async-si
 /* ---- A bell that a descriptor can stand for -------------------------------------------------------------------- */
 
 int tercio__bell_create(void);  /* close-on-exec, non-blocking. Returns: descriptor */
-void tercio__bell_ring(int fd); /* async-signal-safe; errno is kept */
+/* Returns: false where the descriptor is no bell (any more). Async-signal-safe; errno is kept. */
+bool tercio__bell_ring(int fd);
 void tercio__bell_clear(int fd);
 /* Waits until one of the n descriptors (those below 0 are skipped) is readable, with `sigmask` (may be NULL)
  * installed meanwhile, atomically. deadline as above. Returns: 1; 0 at the deadline; TERCIO_EINTERRUPTED. */

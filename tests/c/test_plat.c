@@ -174,8 +174,8 @@ static void test_bell(void **state)
     assert_true(bells[1] >= 0 && is_cloexec(bells[1]));
     assert_int_equal(tercio__bells_wait(bells, 3, tercio__now(), NULL), 0);
     errno = 77;
-    tercio__bell_ring(bells[2]);
-    tercio__bell_ring(bells[2]);
+    assert_true(tercio__bell_ring(bells[2]));
+    assert_true(tercio__bell_ring(bells[2]));
     assert_int_equal(errno, 77);
     assert_int_equal(tercio__bells_wait(bells, 3, 0, NULL), 1);
     tercio__bell_clear(bells[2]);
@@ -184,7 +184,8 @@ static void test_bell(void **state)
 
     uint64_t almost = UINT64_MAX - 1;
     assert_int_equal(write(bells[1], &almost, sizeof almost), sizeof almost);
-    tercio__bell_ring(bells[1]); /* nor does this, when it is full */
+    assert_true(tercio__bell_ring(bells[1])); /* nor does this, when it is full */
+    assert_false(tercio__bell_ring(-1));
     assert_int_equal(tercio__bells_wait(bells, 2, 0, NULL), 1);
     tercio__bell_clear(bells[1]);
 

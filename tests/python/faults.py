@@ -273,3 +273,8 @@ def block(*_):
 
 def use_pool(pool):
     return pool.map(identity, [1])
+
+
+def close_all_descriptors(value):
+    os.closerange(3, 1000)
+    return value

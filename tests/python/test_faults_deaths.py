@@ -202,6 +202,15 @@ def test_nested(process_method, inner, tmp_path):
     assert found == [10, 10]
 
 
+def test_a_task_that_closes_all_descriptors(process_method):
+    """Code that makes a daemon of itself does so. Its answer comes, and then another worker."""
+    with WorkerPool(2, start_method=process_method) as pool:
+        for _ in range(3):
+            assert pool.apply(faults.close_all_descriptors, (7,)) == 7
+        assert pool.map(faults.close_all_descriptors, range(4), chunk_size=1, on_worker_death="retry") == [0, 1, 2, 3]
+        assert pool.map(abs, range(-20, 0), chunk_size=1) == list(range(20, 0, -1))
+
+
 def test_init_and_exit_that_end_their_worker(process_method):
     with WorkerPool(1, start_method=process_method) as pool:
         with pytest.raises((WorkerDiedError, RuntimeError)):

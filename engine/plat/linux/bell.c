@@ -19,14 +19,17 @@ int tercio__bell_create(void)
     return fd < 0 ? TERCIO_ESYSTEM : fd;
 }
 
-void tercio__bell_ring(int fd)
+bool tercio__bell_ring(int fd)
 {
     int kept = errno;
     uint64_t one = 1;
-    /* EAGAIN means that the counter is full: it is readable, which is all that a ring says. */
-    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+    ssize_t n;
+    while ((n = write(fd, &one, sizeof one)) < 0 && errno == EINTR)
         ;
+    /* EAGAIN means that the counter is full: it is readable, which is all that a ring says. */
+    bool rung = n == (ssize_t)sizeof one || (n < 0 && errno == EAGAIN);
     errno = kept;
+    return rung;
 }
 
 void tercio__bell_clear(int fd)

@@ -89,7 +89,7 @@ def million(case: Case) -> None:
 def lengths(case: Case) -> None:
     """Tasks of a given length; efficiency is two bare processes' time (fixed shares) over the contender's."""
     per_second = tasks.calibrate()
-    total = 0.15 if case.quick else 0.6
+    total = 0.15 if case.quick else 0.4
     points = (1e-6, 10e-6, 50e-6, 200e-6, 1e-3, 10e-3) + (() if case.quick else (100e-3,))
     curve: dict[str, list[tuple[float, float]]] = {}
     for chunk in (1, None):

@@ -18,22 +18,25 @@ enum { LONGEST_SPIN = 20000, SKIPS = 16 };
 
 /* First the ring, then the announcement is taken back: a worker that is stopped or killed in between has kept nothing
  * from anybody. A later announcement has another number, and stays. */
-static void ring(tercio_call *call, _Atomic uint32_t *wants, uint32_t seen, int bell)
+static void ring(tercio_call *call, _Atomic uint32_t *wants, uint32_t seen, int bell, bool said)
 {
     tercio__at("ring: owed");
     /* A task that closed descriptors which weren't its own leaves a worker that nobody would hear: its end is heard. */
-    if (!tercio__bell_ring(bell) && call->start->process)
+    if (!tercio__bell_ring(bell) && call->start->process) {
+        if (said) /* its answer is there, and the next item has not begun */
+            tercio__call_phase(call, TERCIO_STATE_WAIT);
         _exit(127);
+    }
     tercio__at("ring: rung");
     (void)atomic_compare_exchange_strong_explicit(wants, &seen, seen & ~TERCIO__WANTS, memory_order_seq_cst,
                                                   memory_order_relaxed);
 }
 
-static void ring_if_wanted(tercio_call *call, _Atomic uint32_t *wants, int bell)
+static void ring_if_wanted(tercio_call *call, _Atomic uint32_t *wants, int bell, bool said)
 {
     uint32_t seen = LOAD(*wants, relaxed);
     if (seen & TERCIO__WANTS)
-        ring(call, wants, seen, bell);
+        ring(call, wants, seen, bell, said);
 }
 
 /* True when half of the ring is unread: then whoever reads it shall. */
@@ -51,19 +54,19 @@ void tercio__call_ring(tercio_call *call, bool passed)
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
     uint32_t wants = LOAD(call->page->caller_wants, relaxed);
     if ((wants & TERCIO__WANTS) == TERCIO__WANT_ANY)
-        ring(call, &call->page->caller_wants, wants, call->start->caller_bell);
+        ring(call, &call->page->caller_wants, wants, call->start->caller_bell, true);
     else if ((wants & TERCIO__WANTS) == TERCIO__WANT_LOW_WATER) {
         if ((passed && call->taker.head >= LOAD(call->words->low_water, relaxed)) || is_half_full(call))
-            ring(call, &call->page->caller_wants, wants, call->start->caller_bell);
+            ring(call, &call->page->caller_wants, wants, call->start->caller_bell, true);
     }
-    ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell);
+    ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell, true);
 }
 
 static void ring_whoever_listens(tercio_call *call)
 {
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
-    ring_if_wanted(call, &call->page->caller_wants, call->start->caller_bell);
-    ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell);
+    ring_if_wanted(call, &call->page->caller_wants, call->start->caller_bell, false);
+    ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell, false);
 }
 
 static bool spin(tercio_call *call, bool (*ready)(tercio_call *))

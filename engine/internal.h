@@ -77,9 +77,11 @@ struct tercio__worker {
     tercio__chunk inflight[TERCIO__SLOTS];
     uint64_t seen_done, seen_work; /* counters when last looked at, for the mean time of an item */
     uint64_t restarts, stillborn;  /* deaths before it was alive, in a row */
-    uint64_t told_at;              /* when what it runs was interrupted; 0: not */
-    uint64_t told_sequence;        /* ... and which message that was */
-    uint64_t past_tasks, past[5];  /* counters of those that were this worker before */
+    bool died;
+    tercio__exit last_death;      /* if it died, ever */
+    uint64_t told_at;             /* when what it runs was interrupted; 0: not */
+    uint64_t told_sequence;       /* ... and which message that was */
+    uint64_t past_tasks, past[5]; /* counters of those that were this worker before */
     tercio__past past_longest[TERCIO__TOP];
     uint64_t begun; /* when it was started */
 };
@@ -120,6 +122,7 @@ struct tercio_run {
     int waits_on;           /* ... on this bell */
     int bell;               /* of this run alone; -1: none yet */
     bool bell_public;       /* tercio_run_fd was asked for */
+    bool interrupted;       /* whoever waits shall return, once */
     double item_ns;         /* mean time of an item, smoothed; 0: none yet */
     uint32_t depth;         /* messages ahead of each worker */
 };
@@ -309,6 +312,15 @@ typedef struct {
 
 /* Takes over what a worker's channel tells about its longest items. Lock held. */
 void tercio__keep_longest(tercio__worker *);
+
+/* ---- lifeline.c ---------------------------------------------------------------------------------------------------- */
+
+/* As tercio__lifeline; ends[] are the pool's, for tercio__lifeline_close. */
+int tercio__lifeline_open(int ends[2]);
+void tercio__lifeline_close(int ends[2]);
+/* Around a worker's fork: the child closes the writing ends of all. */
+void tercio__lifelines_hold(void);
+void tercio__lifelines_let_go(bool in_child);
 
 /* ---- supervise.c -------------------------------------------------------------------------------------------------- */
 

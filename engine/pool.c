@@ -197,7 +197,7 @@ static int make_bells(tercio_pool *pool)
     if (pool->set < 0)
         return pool->set;
     bool ours = pool->starter == &tercio__fork_starter || pool->starter == &tercio__spawn_starter;
-    return ours && !tercio__lasting_thread(pool) ? tercio__lifeline(pool->lifeline) : 0;
+    return ours && !tercio__lasting_thread(pool) ? tercio__lifeline_open(pool->lifeline) : 0;
 }
 
 /* A C program hears at once of workers that can't start. */
@@ -444,9 +444,7 @@ static void free_memory(tercio_pool *pool)
         close(pool->pool_bell);
     if (pool->set >= 0)
         close(pool->set);
-    for (int i = 0; i < 2; i++)
-        if (pool->lifeline[i] >= 0)
-            close(pool->lifeline[i]);
+    tercio__lifeline_close(pool->lifeline);
     free(pool->dead_ranges);
     free(pool->workers);
     pthread_cond_destroy(&pool->keeper_moves);
@@ -514,6 +512,9 @@ static void fill_stats(const tercio__worker *worker, tercio_stats *stats)
     stats->exit = seconds(worker, 4, words ? &words->ns_exit : NULL);
     stats->pid = worker->pid;
     stats->state = words ? (int)atomic_load_explicit(&words->phase, memory_order_relaxed) : TERCIO_STATE_NONE;
+    stats->died = worker->died;
+    stats->died_signal = worker->last_death.signal;
+    stats->died_code = worker->last_death.code;
     stats->running = 0;
     uint64_t sequence = tercio__sender_passed(&worker->sender);
     if (stats->state == TERCIO_STATE_WORK && sequence < worker->sender.tail) {

@@ -153,6 +153,25 @@ uint64_t tercio_run_done(tercio_run *run)
     return n;
 }
 
+void tercio_run_interrupt(tercio_run *run)
+{
+    if (tercio__run_check(run))
+        return;
+    tercio__lock(run->pool);
+    run->interrupted = true;
+    tercio__run_ring(run);
+    tercio__unlock(run->pool);
+}
+
+void tercio_run_unattended(tercio_run *run)
+{
+    if (tercio__run_check(run))
+        return;
+    tercio__lock(run->pool);
+    tercio__arm_keeper(run->pool, false);
+    tercio__unlock(run->pool);
+}
+
 double tercio_item_time(tercio_run *run)
 {
     if (tercio__run_check(run))
@@ -319,6 +338,22 @@ void tercio__run_orphan(tercio_run *run)
     run->pool = NULL;
 }
 
+void tercio_run_detach(tercio_run *run)
+{
+    if (run == NULL || run->pool == NULL || !tercio__is_ours(run->pool))
+        return;
+    tercio_pool *pool = run->pool;
+    tercio__lock(pool);
+    let_go(run);
+    tercio__drop_inbox(pool, &run->current);
+    tercio__drop_inbox(pool, &run->incoming);
+    tercio__run_orphan(run);
+    if (run->options.lifespan)
+        tell_lifespan(pool);
+    tercio__unlock(pool);
+    tercio__drop_garbage(pool);
+}
+
 void tercio_run_close(tercio_run *run)
 {
     if (run == NULL)
@@ -327,15 +362,7 @@ void tercio_run_close(tercio_run *run)
     if (run->face)
         tercio__face_close(run);
     if (pool && tercio__is_ours(pool)) {
-        tercio__lock(pool);
-        let_go(run);
-        tercio__drop_inbox(pool, &run->current);
-        tercio__drop_inbox(pool, &run->incoming);
-        tercio__run_orphan(run);
-        if (run->options.lifespan)
-            tell_lifespan(pool);
-        tercio__unlock(pool);
-        tercio__drop_garbage(pool);
+        tercio_run_detach(run);
     } else {
         if (pool)
             unlink_run(run); /* a forked child's copy of both: tercio_close shall not find it */

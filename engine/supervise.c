@@ -346,6 +346,10 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
 
     tercio__pump_worker(worker);
     tercio__at("death: heard to its end");
+    if (!worker->goodbye && !pool->closing) {
+        worker->died = true;
+        worker->last_death = *how;
+    }
     settle_messages(worker, how);
     tercio__at("death: settled");
     keep_counters(worker);

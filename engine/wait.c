@@ -167,13 +167,14 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
     tercio__lock(pool);
     for (;;) {
         tercio__pump(pool);
-        if (!run->options.notify && tercio__host_has_news(pool))
+        if (tercio__host_has_news(pool) && (!run->options.notify || tercio__inbox_empty(&run->incoming)))
             tercio__bell_ring(pool->keeper_bell);
         if (answered(run, or_room)) {
             result = 0;
             break;
         }
-        if (atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed)) {
+        if (run->interrupted || atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed)) {
+            run->interrupted = false;
             result = TERCIO_EINTERRUPTED;
             break;
         }

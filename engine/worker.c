@@ -26,16 +26,24 @@ static uint64_t lap(tercio_call *call)
     return spent;
 }
 
-/* A look at the clock costs as much as a small message, so of quick ones in a row some share it. */
+static void note_now(tercio_call *call)
+{
+    if (call->n_unnoted == 0)
+        return;
+    uint64_t spent = lap(call);
+    ADD(call->words->ns_work, spent);
+    call->is_quick = spent < (uint64_t)QUICK * call->n_unnoted;
+    call->n_unnoted = 0;
+}
+
+/* A look at the clock costs as much as a small message, so of quick ones in a row some share it. Whatever is counted
+ * from call->now, a limit above all, looks first. */
 static void note_work(tercio_call *call)
 {
     call->n_unnoted++;
     if (call->is_quick && !call->timed && call->n_unnoted < TOGETHER && tercio__taker_has_next(&call->taker))
         return;
-    uint64_t spent = lap(call);
-    ADD(call->words->ns_work, spent);
-    call->is_quick = spent < QUICK * call->n_unnoted;
-    call->n_unnoted = 0;
+    note_now(call);
 }
 
 void tercio__call_phase(tercio_call *call, uint32_t phase)
@@ -160,6 +168,8 @@ static bool run_message(tercio_call *call, tercio__slot *slot)
     tercio_view head_view = {0};
     bool go_on = true;
 
+    if ((slot->flags & TERCIO__TIMED) || !call->inited)
+        note_now(call);
     call->slot = slot;
     call->sequence = call->taker.head;
     call->item = slot->skip;
@@ -257,6 +267,7 @@ static void work(tercio_call *call)
         case TERCIO__TAKE_NOTHING:
             if (stop == TERCIO__STOP_DRAINED)
                 return;
+            note_now(call);
             tercio__call_phase(call, TERCIO_STATE_WAIT);
             tercio__call_sleep(call, work_ready);
             ADD(call->words->ns_wait, lap(call));
@@ -307,6 +318,7 @@ static void leave(tercio_call *call)
 {
     static const tercio_host nobody = {.size = sizeof nobody};
     bool now = LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW;
+    note_now(call);
     begin_phase(call, TERCIO_STATE_EXIT);
     if (call->worked && !now && call->host->exit) {
         call->host->exit(call->user, call, call->last ? call->last->state : NULL);

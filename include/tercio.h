@@ -151,7 +151,8 @@ typedef struct {
     /* hosts only, from here on */
     bool in_turn;   /* message i goes to worker i mod n_workers, and nothing is taken back */
     bool notify;    /* call host->notify when there is a result and nobody waits for it */
-    bool low_water; /* the caller wants everything: wake it when a queue has half drained, not at each result */
+    bool low_water; /* the caller wants everything: wake it when a queue has half drained, or half of a worker's ring is
+                       unread, not at each result. Decided for a message when it is handed out */
     bool rows;      /* results may be of several items: see tercio_result.n_items */
 } tercio_map_options;
 
@@ -185,6 +186,8 @@ typedef struct {
     int pid;                              /* 0: a thread, or not running */
     int state;                            /* TERCIO_STATE_... */
     uint64_t running;                     /* index of the item that runs, if state is TERCIO_STATE_WORK */
+    bool died;                            /* one that was this worker ended without being asked: the last one by ... */
+    int died_signal, died_code;           /* ... this signal (0: none, or unknown), or with this code (-1: unknown) */
 } tercio_stats;
 
 enum { TERCIO_LONGEST = 5, TERCIO_LONGEST_TEXT = 256 };
@@ -416,6 +419,19 @@ TERCIO_API void tercio_run_end(tercio_run *);
  * Returns: 0; TERCIO_EAGAIN at timeout; TERCIO_EINTERRUPTED, with a sigmask also when a signal handler ran; _ECLOSED,
  * _ESTART. */
 TERCIO_API int tercio_wait(tercio_run *, double timeout, bool or_room, const void *sigmask);
+
+/* Ends a run as tercio_run_close does, but for the bytes of results that are out: those may be read on, in another
+ * thread, until tercio_release and then tercio_run_close, which are all that may follow; neither touches the pool any
+ * more. Caller: any thread, when no other is in a call on this run. Blocks: no. */
+TERCIO_API void tercio_run_detach(tercio_run *);
+
+/* Makes whoever waits for this run (tercio_wait, tercio_next) return TERCIO_EINTERRUPTED, once. Caller: any thread, not
+ * signal handlers. Blocks: no. */
+TERCIO_API void tercio_run_interrupt(tercio_run *);
+
+/* The host has not waited after all for what it pushed as `attended`: it is told of the result. Caller: any thread.
+ * Blocks: no. */
+TERCIO_API void tercio_run_unattended(tercio_run *);
 
 /* How many items of the run are answered, those included whose results tercio_next has not handed out yet.
  * Caller: as tercio_next. Blocks: no. Returns: the number; 0 once the pool is gone. */

@@ -25,8 +25,7 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     tercio_pool *pool = worker->pool;
     int file = tercio__file_fd(pool->file);
     tercio__at("child: forked");
-    if (pool->lifeline[1] >= 0)
-        close(pool->lifeline[1]); /* ours would keep it whole */
+    tercio__lifelines_let_go(true); /* a writing end of ours would keep it whole */
     if (lasting && pool->lifeline[0] >= 0)
         close(pool->lifeline[0]);
     if (tercio__die_with_parent(parent, lasting, lasting ? -1 : pool->lifeline[0]))
@@ -55,10 +54,12 @@ static int start(tercio__worker *worker, tercio__started *made)
         pool->host->before_fork(pool->host_user);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    tercio__lifelines_hold();
     pid_t pid = fork();
     if (pid == 0)
         enter_child(worker, parent, lasting);
     int kept = errno;
+    tercio__lifelines_let_go(false);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, false);

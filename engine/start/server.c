@@ -5,6 +5,7 @@
  * parent, and its workers end with it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -213,6 +214,22 @@ static bool hear_parent(server *s)
     return true;
 }
 
+/* 0, 1 and 2 are taken, or what pools send would come as these, and a worker's output go over it. Returns: the socket,
+ * which is none of them. */
+static int keep_standard_free(int socket)
+{
+    int fd, moved = socket;
+    if (socket <= STDERR_FILENO) {
+        moved = fcntl(socket, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        close(socket);
+    }
+    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
+        ;
+    if (fd > STDERR_FILENO)
+        close(fd);
+    return moved;
+}
+
 static void nothing(int signal)
 {
     (void)signal;
@@ -225,10 +242,13 @@ _Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, con
     uint64_t tokens[16];
     sigemptyset(&quiet.sa_mask);
     sigaction(SIGINT, &quiet, NULL);
+    s.socket = keep_standard_free(socket);
+    if (s.socket < 0)
+        _exit(1);
     if (tercio__die_with_parent(parent_pid, lasting, -1) || tercio__parent_gone(parent_pid))
         _exit(0);
     s.set = tercio__set_create();
-    if (s.set < 0 || tercio__set_add(s.set, socket, MAIN))
+    if (s.set < 0 || tercio__set_add(s.set, s.socket, MAIN))
         _exit(1);
     for (;;) {
         /* One token at a time: what it leads to may free what another one points to. */

@@ -18,6 +18,8 @@ typedef struct waiter {
 struct apply_run {
     apply_run *next;
     tercio_run *run;  /* NULL: closed */
+    tercio_run *late; /* closed while results of it were being read: ended after that */
+    unsigned reading;
     CallObject *call; /* strong */
     double timeout;
     unsigned retries;

@@ -167,7 +167,7 @@ size_t worker_leave_threads(core_state *, const PoolObject *);
 void worker_interrupt_threads(core_state *, PoolObject *, CallObject *, uint64_t index);
 /* Around a wait in a pool, for a thread that may be a worker itself. Both with the GIL; `worker_waits` -1: interrupted,
  * with the exception set, and there shall be no wait. `worker_waited`: the same, afterwards. */
-int worker_waits(core_state *, PoolObject *);
+int worker_waits(core_state *, PoolObject *, tercio_run *); /* NULL: for the pool's end */
 int worker_waited(core_state *);
 
 /* ---- MapRun (py_run.c) ------------------------------------------------------------------------------------------ */

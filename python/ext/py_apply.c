@@ -177,11 +177,16 @@ static int gather(PoolObject *pool, apply_run *at)
             continue;
         }
         bool failed;
+        tercio_run *run = at->run;
+        at->reading++; /* it may run anything, and end the pool; its bytes are the run's */
         PyObject *value = read_answer(pool, at, a, &r, &failed);
         if (r.status == TERCIO_ETIMEDOUT && pool->method == TERCIO_THREADING)
             worker_interrupt_threads(pool->env.st, pool, at->call, r.index);
-        if (at->run != NULL)
-            tercio_release(at->run, &r);
+        tercio_release(run, &r);
+        if (--at->reading == 0 && at->late != NULL) {
+            tercio_run_close(at->late);
+            at->late = NULL;
+        }
         answer(a, value, failed);
         *at->done_end = a;
         at->done_end = &a->next_done;
@@ -318,6 +323,7 @@ int apply_wait(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout, 
         }
         unsigned long outer = at->pumper;
         at->pumper = me;
+        bool skipped = fresh;
         int n = fresh ? 0 : deliver(pool, at);
         fresh = false;
         if (n < 0)
@@ -328,6 +334,8 @@ int apply_wait(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout, 
             at->in_wait = true;
             result = pool_wait(pool, at->run, left, false);
             at->in_wait = false;
+            if (result == WAIT_RAISED && skipped && at->run != NULL)
+                tercio_run_unattended(at->run);
             if (result != WAIT_RAISED && result != TERCIO_EAGAIN && result != TERCIO_EINTERRUPTED && result != 0) {
                 if (at->run != NULL && result != TERCIO_ECLOSED) {
                     error_raise(pool->env.st, pool, result);
@@ -408,12 +416,19 @@ void async_notify(PoolObject *pool)
 void async_pool_closes(PoolObject *pool, bool drain)
 {
     for (apply_run *at = pool->applies; at != NULL; at = at->next) {
-        if (drain && at->run != NULL && (at->pumper != 0 ? gather(pool, at) : deliver(pool, at)) < 0)
+        if (drain && at->run != NULL && at->reading == 0 &&
+            (at->pumper != 0 ? gather(pool, at) : deliver(pool, at)) < 0)
             PyErr_Clear();
         tercio_run *run = at->run;
         at->run = NULL;
-        if (run != NULL && drain)
+        if (run == NULL || !drain)
+            continue;
+        if (at->reading > 0) {
+            tercio_run_detach(run);
+            at->late = run;
+        } else {
             tercio_run_close(run);
+        }
     }
     if (!drain) /* in a forked child: those who waited are not here */
         return;

@@ -51,7 +51,7 @@ int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         return TERCIO_ECLOSED;
     }
-    if (worker_waits(pool->env.st, pool) < 0) {
+    if (worker_waits(pool->env.st, pool, run) < 0) {
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         return WAIT_RAISED;
     }
@@ -354,10 +354,11 @@ static PyObject *stats_now(PoolObject *self)
     for (int i = 0; list != NULL && i < n && i < (int)self->n_workers; i++) {
         const tercio_stats *s = &stats[i];
         const char *state = s->state >= 0 && s->state <= TERCIO_STATE_DEAD ? states[s->state] : "none";
+        PyObject *died = s->died ? Py_BuildValue("(ii)", s->died_signal, s->died_code) : Py_BuildValue("");
         PyObject *dict =
-            Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d}", "worker", i, "pid", s->pid, "state", state,
+            Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d,s:N}", "worker", i, "pid", s->pid, "state", state,
                           "tasks", (unsigned long long)s->tasks, "restarts", (unsigned long long)s->restarts, "start",
-                          s->start, "init", s->init, "wait", s->wait, "work", s->work, "exit", s->exit);
+                          s->start, "init", s->init, "wait", s->wait, "work", s->work, "exit", s->exit, "died", died);
         PyObject *longest = dict != NULL && self->observe ? longest_of(self, (unsigned)i) : NULL;
         if (dict == NULL ||
             (self->observe && (longest == NULL || PyDict_SetItemString(dict, "longest", longest) < 0)) ||
@@ -445,7 +446,7 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
     if (pool_unusable(self) || async_wait_idle(self) < 0)
         return NULL;
     for (;;) {
-        if (pool_unusable(self) || worker_waits(self->env.st, self) < 0)
+        if (pool_unusable(self) || worker_waits(self->env.st, self, NULL) < 0)
             return NULL;
         go_in(self);
         PyThreadState *ts = PyEval_SaveThread();

@@ -37,9 +37,11 @@ static void stop(RunObject *r)
     tercio_run *run = r->run;
     r->run = NULL;
     unlist(r);
-    if (run != NULL && r->reading)
-        r->late = run; /* unpickling a result may run anything, and end us; its bytes are the run's */
-    else if (run != NULL && !pool_is_foreign(r->pool))
+    if (run != NULL && r->reading) { /* unpickling a result may run anything, and end us; its bytes are the run's */
+        if (!pool_is_foreign(r->pool))
+            tercio_run_detach(run);
+        r->late = run;
+    } else if (run != NULL && !pool_is_foreign(r->pool))
         tercio_run_close(run);
     run_drop_pending(r);
     Py_CLEAR(r->items);
@@ -497,10 +499,12 @@ void run_pool_closes(RunObject *r)
 {
     Py_INCREF(r);
     if (r->run != NULL && !r->ended) {
-        r->lazy = false; /* all of it, however much */
-        if (r->failure == NULL && drain(r) < 0)
-            PyErr_Clear();
-        r->lazy = true;
+        if (!r->reading) {   /* else somebody is in the middle of a result: what lies behind it is lost */
+            r->lazy = false; /* all of it, however much */
+            if (r->failure == NULL && drain(r) < 0)
+                PyErr_Clear();
+            r->lazy = true;
+        }
         if (!r->ended && r->failure == NULL)
             r->terminated = true;
     }
@@ -537,7 +541,13 @@ PyObject *run_new(PoolObject *pool, PyObject *args, PyObject *kwargs)
     if (iterator == NULL)
         return NULL;
     Py_ssize_t hint = PyObject_LengthHint(iterator, -1);
-    PyErr_Clear(); /* only a hint */
+    if (hint < 0 && PyErr_Occurred()) { /* only a hint, but an interrupt is none */
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+            Py_DECREF(iterator);
+            return NULL;
+        }
+        PyErr_Clear();
+    }
     RunObject *r = (RunObject *)st->run_type->tp_alloc(st->run_type, 0);
     if (r == NULL) {
         Py_DECREF(iterator);

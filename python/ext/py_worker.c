@@ -481,8 +481,12 @@ void worker_interrupt_threads(core_state *st, PoolObject *pool, CallObject *call
             continue;
         w->told = true;
         PyThreadState_SetAsyncExc(w->ident, st->interrupted);
-        if (w->waits_in != NULL)
-            pool_kick(w->waits_in); /* it runs no Python until that wait ends */
+        if (w->waits_in == NULL)
+            continue;
+        if (w->waits_for != NULL) /* it runs no Python until that wait ends */
+            tercio_run_interrupt(w->waits_for);
+        else
+            pool_kick(w->waits_in);
     }
 }
 
@@ -510,7 +514,7 @@ static worker *worker_here(core_state *st)
     return w;
 }
 
-int worker_waits(core_state *st, PoolObject *pool)
+int worker_waits(core_state *st, PoolObject *pool, tercio_run *run)
 {
     worker *w = worker_here(st);
     if (w == NULL)
@@ -518,6 +522,7 @@ int worker_waits(core_state *st, PoolObject *pool)
     if (raise_pending(w) < 0)
         return -1;
     w->waits_in = pool;
+    w->waits_for = run;
     return 0;
 }
 

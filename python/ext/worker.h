@@ -24,8 +24,9 @@ struct worker {
     bool explicit_arguments;
     uint64_t index;
     unsigned long ident;
-    PoolObject *waits_in; /* a pool of its own that this thread waits in; an interruption has to end that wait */
-    struct worker *next;  /* of st->thread_workers */
+    tercio_run *waits_for; /* in waits_in; NULL: its end */
+    PoolObject *waits_in;  /* a pool of its own that this thread waits in; an interruption has to end that wait */
+    struct worker *next;   /* of st->thread_workers */
 };
 typedef struct worker worker;
 

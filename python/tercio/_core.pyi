@@ -143,7 +143,9 @@ class Pool:
     def pids(self) -> list[int]:
         """A process id for each worker, 0 where none runs."""
     def stats(self) -> list[dict[str, Any]]:
-        """A dict a worker: worker, pid, state, tasks, restarts, start, init, wait, work, exit (seconds).
+        """A dict a worker: worker, pid, state, tasks, restarts, start, init, wait, work, exit (seconds), died.
+
+        died is None, or the signal and the exit code (-1: unknown) of the last one that ended without being asked.
 
         With observe also longest: (seconds, index, arguments' text), the longest first.
         """

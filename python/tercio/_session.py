@@ -333,13 +333,25 @@ class Session:
         core = self.core
         if core is None or not self.is_ours:
             return [dict(worker) for worker in self._stats]
-        return core.stats()
+        return _with_causes(core.stats())
 
     def _note_stats(self, core: _core.Pool) -> None:
         # A pool that is gone may have nothing to tell any more; what it told before stays.
-        stats = core.stats()
+        stats = _with_causes(core.stats())
         if stats:
             self._stats = stats
+
+
+def _with_causes(stats: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    # How a worker died, in words.
+    for worker in stats:
+        if worker["died"] is not None:
+            from tercio.exception import signal_of
+
+            number, code = worker["died"]
+            name = getattr(signal_of(number), "name", f"signal {number}")
+            worker["died"] = name if number else f"exit code {code}" if code >= 0 else "unknown"
+    return stats
 
 
 def _close(core: _core.Pool, closed: _thread.LockType) -> None:

@@ -793,8 +793,9 @@ class WorkerPool:
         -------
         list of dict
             One a worker: ``worker``, ``pid``, ``state``, ``tasks``, ``restarts``, the seconds ``start``, ``init``,
-            ``wait``, ``work``, ``exit``, and, with insights on, ``longest``: (seconds,
-            index) of the tasks that took longest.
+            ``wait``, ``work``, ``exit``, how the last one ended that died (``died``: ``"SIGKILL"``, ``"exit code 3"``,
+            ``"unknown"``; None if none did), and, with insights on, ``longest``: (seconds, index) of the tasks that
+            took longest.
 
         Examples
         --------

@@ -278,3 +278,21 @@ def use_pool(pool):
 def close_all_descriptors(value):
     os.closerange(3, 1000)
     return value
+
+
+class Ender:
+    """Ends a pool when the one with a certain number is unpickled in the parent."""
+
+    pool = None  # the parent's
+
+    def __init__(self, number, ends):
+        self.number, self.ends = number, ends
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if self.ends and Ender.pool is not None:
+            Ender.pool.terminate()
+
+
+def make_ender(number, ends):
+    return Ender(number, number == ends)

@@ -278,6 +278,16 @@ def test_many_runs_stay_within_bounds(page: Any, port: int) -> None:
     assert page.locator(".run", has_text=re.compile(r"crowd0\b")).count() == 0
 
 
+def test_what_retried_workers_died_of(page: Any, port: int) -> None:
+    """A call that goes on after deaths tells of them all the same."""
+    lane = {"state": "work", "pid": 1, "tasks": 3, "restarts": 2, "wait": 1.0, "work": 2.0}
+    lanes = [{**lane, "worker": 0, "died": "SIGKILL"}, {**lane, "worker": 1, "restarts": 0, "died": None}]
+    start = {"start": {"total": 10, "function": {"name": "hardy"}}}
+    assert report(port, start, {"done": 10, "workers": lanes, "end": {"state": "done"}}) == 204
+    shows(page, "#detail h3", "hardy")
+    page.get_by_text("2 restarted · died by SIGKILL").wait_for()
+
+
 HARM = "<img src=x onerror='window.harmed = true'><script>window.harmed = true</script>"
 
 

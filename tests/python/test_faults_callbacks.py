@@ -267,3 +267,22 @@ def test_functions_that_use_the_pool_they_work_for(process_method):
         with pytest.raises((RuntimeError, TypeError, NotImplementedError)):
             pool.apply(faults.use_pool, (pool,))
         assert pool.map(tasks.double, [1]) == [2]
+
+
+@pytest.mark.parametrize("kind", ["map", "imap", "imap_unordered", "apply_async"])
+def test_a_result_that_ends_the_pool_while_it_is_unpickled(process_method, kind, monkeypatch):
+    """Others lie behind it, in the same memory; whoever asked is told, and nothing that was freed is read."""
+    with WorkerPool(2, start_method=process_method) as pool:
+        monkeypatch.setattr(faults.Ender, "pool", pool)
+        tasks_ = [(number, 30) for number in range(100)]
+        with pytest.raises(RuntimeError, match="Pool was terminated"):
+            if kind == "apply_async":
+                for result in [pool.apply_async(faults.make_ender, task) for task in tasks_]:
+                    result.get()
+            elif kind == "map":
+                pool.map(faults.make_ender, tasks_, chunk_size=50)
+            else:
+                for _ in getattr(pool, kind)(faults.make_ender, tasks_, chunk_size=50):
+                    pass
+        monkeypatch.setattr(faults.Ender, "pool", None)
+        assert [each.number for each in pool.map(faults.make_ender, tasks_, chunk_size=50)] == list(range(100))

@@ -202,6 +202,18 @@ def test_nested(process_method, inner, tmp_path):
     assert found == [10, 10]
 
 
+def test_stats_tell_of_the_last_death(process_method, tmp_path):
+    with WorkerPool(1, start_method=process_method, keep_alive=True) as pool:
+        assert pool.map(abs, [-1]) == [1]
+        assert pool.stats()[0]["died"] is None
+        for how, told in (("exit 3", "exit code 3"), ("SIGKILL", "SIGKILL")):
+            folder = tmp_path / how
+            folder.mkdir()
+            pool.map(faults.end_once, [(0, str(folder), how)], on_worker_death="retry")
+            assert pool.stats()[0]["died"] == told
+        pool.stop_and_join()
+
+
 def test_a_task_that_closes_all_descriptors(process_method):
     """Code that makes a daemon of itself does so. Its answer comes, and then another worker."""
     with WorkerPool(2, start_method=process_method) as pool:

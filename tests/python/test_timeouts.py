@@ -107,3 +107,15 @@ def test_time_enough(start_method):
         assert pool.map(tasks.slowly, [(i, 0.001) for i in range(20)], task_timeout=30) == list(range(20))
         results = pool.map(tasks.slowly, [(0, 0), (1, 0)], task_timeout=30, on_error="return")
         assert results == [0, 1]
+
+
+@pytest.mark.contract("3 task_timeout")
+def test_a_limit_is_not_used_up_by_the_task_before(start_method):
+    """What is quick shares looks at the clock; what has a limit begins at its own beginning."""
+    with WorkerPool(1, start_method=start_method) as pool:
+        for number in range(20):
+            assert pool.apply(abs, (-number,)) == number
+        slow = pool.apply_async(time.sleep, (1.5,))
+        limited = pool.apply_async(abs, (-1,), task_timeout=1)
+        assert limited.get(timeout=60) == 1
+        slow.get(timeout=60)

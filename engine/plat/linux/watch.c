@@ -110,6 +110,8 @@ static int start_thread(struct watcher *new)
     sigfillset(&all); /* signals are the application's threads' to take */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     error = pthread_create(&new->thread, &attributes, watch, new);
+    if (error == EINVAL) /* a program with much thread-local memory needs a larger stack */
+        error = pthread_create(&new->thread, NULL, watch, new);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attributes);
     return error;

@@ -59,6 +59,7 @@ def worker(value: Any) -> dict[str, Any] | None:
     found: dict[str, Any] = {"state": state if state in STATES else "none"}
     for name in WORKER_NUMBERS:
         found[name] = number(value.get(name)) or 0
+    found["died"] = text(value.get("died"), 40)
     return found
 
 

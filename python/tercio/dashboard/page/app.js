@@ -268,7 +268,8 @@ class Detail {
 
   drawLanes(workers) {
     const restarts = workers.reduce((sum, each) => sum + each.restarts, 0);
-    put(this.workersTitle, `Workers${restarts ? ` · ${restarts} restarted` : ""}`);
+    const deaths = [...new Set(workers.map((each) => each.died).filter(Boolean))].join(", ");
+    put(this.workersTitle, `Workers${restarts ? ` · ${restarts} restarted` : ""}${deaths ? ` · died by ${deaths}` : ""}`);
     while (this.laneNodes.length > workers.length) this.laneNodes.pop().node.remove();
     while (this.laneNodes.length < workers.length) {
       const lane = { number: make("span"), chip: make("span"), pid: make("span", "right pid"), tasks: make("span", "right"),
@@ -283,7 +284,8 @@ class Detail {
       dress(lane.chip, `chip ${worker.state}`);
       put(lane.chip, WORDS[worker.state]);
       put(lane.tasks, `${count(worker.tasks)}${worker.restarts ? ` ↻${worker.restarts}` : ""}`);
-      set(lane.tasks, "title", `${worker.tasks} tasks, ${worker.restarts} restarts`);
+      const death = worker.died ? `, the last death by ${worker.died}` : "";
+      set(lane.tasks, "title", `${worker.tasks} tasks, ${worker.restarts} restarts${death}`);
       put(lane.pid, worker.pid ? `pid ${worker.pid}` : "");
       const all = KINDS.reduce((sum, kind) => sum + worker[kind], 0) || 1;
       KINDS.forEach((kind, n) => widen(lane.parts[n], worker[kind] / all));

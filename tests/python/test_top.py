@@ -143,6 +143,7 @@ def test_only_what_is_a_pool_of_this_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="takes a file without a name")
+@hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])  # on any machine
 @hypothesis.given(
     head=hypothesis.strategies.binary(max_size=64),
     numbers=hypothesis.strategies.tuples(

@@ -35,7 +35,7 @@ class _State:
     wanted = False
     reader: _Reader | None = None
     pid = 0  # the process that the reader belongs to
-    lock = _thread.allocate_lock()
+    lock = _thread.RLock()  # what the collector finds meanwhile may be a pool, which releases its reader
     handling = _thread.RLock()  # held while a handler runs, and around forks: a copy of its locks would stay locked
     watches_forks = False
     place: Place | None = None  # in a worker: where its records go
@@ -82,27 +82,52 @@ class _Reader:
         self.numbers = itertools.count()
         self.parts: dict[tuple[int, int], list[bytes]] = {}
         self.rest = b""
+        self.lock = _thread.RLock()  # held for a few steps that wait for nothing
+        self.closed = False
+        self.writers = 0  # that are about to write a mark: the last one closes the sink if the thread has ended
         self.source, self.sink = os.pipe()
-        # Its own description: a worker's must block when the pipe is full, the parent's end must not.
         self.thread = threading.Thread(target=self.read, name="tercio-log", daemon=True)
         self.thread.start()
 
     def place(self) -> Place:
         return os.getpid(), self.sink, os.fstat(self.sink).st_ino
 
-    def mark(self, number: int) -> None:
-        os.write(self.sink, _HEAD.pack(0, number, 0, MARK))
+    def mark(self, number: int) -> bool:
+        """Write a mark; False if nobody reads any more."""
+        with self.lock:
+            if self.closed:
+                return False
+            self.writers += 1
+        try:
+            os.write(self.sink, _HEAD.pack(0, number, 0, MARK))
+            return True
+        except BrokenPipeError:  # the thread ended while the pipe was full
+            return False
+        finally:
+            with self.lock:
+                self.writers -= 1
+                self.close_if_unused()
+
+    def close_if_unused(self) -> None:
+        if self.closed and not self.writers:
+            os.close(self.sink)
 
     def wait_for_all(self) -> None:
         """Return when all that was written before has been handled."""
         number = next(self.numbers) & 0xFFFFFFFF
-        reached = self.marks[number] = _thread.allocate_lock()
+        reached = _thread.allocate_lock()
         reached.acquire()
+        self.marks[number] = reached
         try:
-            self.mark(number)
-            reached.acquire()
+            if self.mark(number):
+                reached.acquire()
         finally:
             self.marks.pop(number, None)
+
+    def reach(self, number: int) -> None:
+        reached = self.marks.pop(number, None)
+        if reached is not None:
+            reached.release()
 
     def end(self) -> None:
         """Handle what is there, and end the thread. Nobody writes any more."""
@@ -125,7 +150,11 @@ class _Reader:
             pass
         finally:
             os.close(self.source)
-            os.close(self.sink)
+            with self.lock:
+                self.closed = True
+                self.close_if_unused()
+            for number in list(self.marks):  # that came too late to be read
+                self.reach(number)
 
     def take(self, data: bytes) -> None:
         data = self.rest + data
@@ -141,9 +170,7 @@ class _Reader:
 
     def take_piece(self, pid: int, number: int, flags: int, piece: bytes) -> None:
         if flags & MARK:
-            reached = self.marks.pop(number, None)
-            if reached is not None:
-                reached.release()
+            self.reach(number)
             return
         key = pid, number
         if flags & FIRST:
@@ -165,13 +192,18 @@ def acquire(user: object) -> None:
         return
     import weakref
 
+    own = weakref.ref(user)
     with _state.lock:
         if _state.pid != os.getpid():
             _state.reader, _state.pid = None, os.getpid()
         _watch_forks()
-        if _state.reader is None:
-            _state.reader = _Reader()
-        _state.reader.users[id(user)] = weakref.ref(user)
+        reader = None
+        while reader is None or reader.ending:  # by a pool that the collector found in between
+            reader = _state.reader
+            if reader is None:
+                reader = _Reader()
+            reader.users[id(user)] = own
+        _state.reader = reader
 
 
 def release(user: object) -> None:
@@ -207,6 +239,9 @@ def n_threads() -> int:
 
 def _watch_forks() -> None:
     if not _state.watches_forks:
+        # A handler takes logging's lock while ours is held. What is registered last comes first before a fork: ours.
+        import logging  # noqa: F401
+
         _state.watches_forks = True
         os.register_at_fork(
             before=_state.handling.acquire, after_in_parent=_state.handling.release, after_in_child=_after_fork
@@ -215,7 +250,7 @@ def _watch_forks() -> None:
 
 def _after_fork() -> None:
     _state.handling.release()
-    _state.lock = _thread.allocate_lock()  # another thread of the parent may have held it
+    _state.lock = _thread.RLock()  # another thread of the parent may have held it
 
 
 def _handle(data: bytes) -> None:
@@ -228,10 +263,17 @@ def _handle(data: bytes) -> None:
                 _handle_record(*what)
             else:
                 _show_warning(*what)
-        except Exception:  # of a handler; a record that is lost is not worth the rest
-            import traceback
+        except BaseException:  # of a handler, SystemExit too; a record that is lost is not worth the rest
+            _report()
 
-            traceback.print_exc()
+
+def _report() -> None:
+    import traceback
+
+    try:
+        traceback.print_exc()
+    except Exception:  # where errors are shown is closed
+        pass
 
 
 def _handle_record(fields: dict[str, Any], extra: dict[str, tuple[bytes | None, str]]) -> None:
@@ -353,7 +395,7 @@ def _send_record(logger: logging.Logger, record: logging.LogRecord) -> None:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
     fields["exc_info"] = None
     fields["processName"] = f"Worker-{_worker.state.worker_id}"
-    own = set(logging.makeLogRecord({}).__dict__)
+    own = {*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "taskName"}  # not what a program's factory adds
     extra: dict[str, tuple[bytes | None, str]] = {}
     for name in set(fields) - own:
         value, packed = fields.pop(name), None
@@ -373,7 +415,7 @@ def _send_warning(
 
     packed = None
     try:
-        packed = pickle.dumps(message, protocol=5)
+        packed = pickle.dumps(category(message) if isinstance(message, str) else message, protocol=5)
     except Exception:
         pass
     if not _send(("warning", packed, _text(message), category.__name__, filename, lineno)):
@@ -388,13 +430,20 @@ def _text(value: object) -> str:
 
 
 def _send(message: tuple[Any, ...]) -> bool:
-    """Write a message; False if nobody reads any more."""
+    """Write a message; False if nobody reads any more, or it can't be written."""
     import pickle
 
-    data = pickle.dumps(message, protocol=5)
     step = PIECE - _HEAD.size
-    if len(data) > step * MOST_PIECES:
-        data = pickle.dumps(_cut(message), protocol=5)
+    try:
+        try:
+            data = pickle.dumps(message, protocol=5)
+        except Exception:
+            message = _plain(message)
+            data = pickle.dumps(message, protocol=5)
+        if len(data) > step * MOST_PIECES:
+            data = pickle.dumps(_cut(message), protocol=5)
+    except Exception:  # it is no error of the program's that it says something
+        return False
     pid, number = os.getpid(), next(_state.numbers) & 0xFFFFFFFF
     try:
         for at in range(0, len(data), step):
@@ -404,6 +453,18 @@ def _send(message: tuple[Any, ...]) -> bool:
     except OSError:
         return False
     return True
+
+
+def _plain(message: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of a message that can't be pickled: the same in numbers and text, without what else a record was given."""
+
+    def plain(value: Any) -> Any:
+        return value if value is None or type(value) in (bool, int, float, str, bytes) else _text(value)
+
+    kind, what, *rest = message
+    if kind == "record":
+        return kind, {name: plain(value) for name, value in what.items()}, {}
+    return kind, *map(plain, (what, *rest))
 
 
 def _cut(message: tuple[Any, ...]) -> tuple[Any, ...]:

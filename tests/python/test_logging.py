@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from tercio import _log
 from test_start_methods import run_script
 
 PROGRAM = """
@@ -44,7 +47,7 @@ PROGRAM = """
 
     def loud(n):
         for i in range(n):
-            log.info("%d %s", i, "y" * (i % 9000))
+            log.info("%d %s", i, "y" * (i * 97 % 9000))  # up to three pieces
 
     def many(n):
         threads = [threading.Thread(target=loud, args=(n,)) for _ in range(3)]
@@ -103,7 +106,9 @@ PROGRAM = """
             keep.records.clear()
             pool.map(many, [200] * 2, chunk_size=1)
             assert len(keep.records) == 1200, len(keep.records)
-            assert all(len(r.getMessage().split()[1:] or [""]) == 1 for r in keep.records)
+            for record in keep.records:
+                number, text = record.getMessage().split(" ")
+                assert text == "y" * (int(number) * 97 % 9000), (number, len(text))
             if method != "threading":
                 keep.records.clear()
                 result = pool.apply_async(die, (1,))
@@ -149,6 +154,12 @@ BROKEN = """
         def emit(self, record):
             raise LookupError("in the handler")
 
+    class Leaving(logging.Handler):
+        def emit(self, record):
+            said.append(record.getMessage())
+            if len(said) < 3:
+                raise SystemExit("of a handler")
+
     class Blocked(logging.Handler):
         def emit(self, record):
             entered.set()
@@ -160,6 +171,11 @@ BROKEN = """
         root.addHandler(Broken())
         with WorkerPool(1, start_method=sys.argv[1]) as pool:
             assert pool.map(work, range(3)) == [0, 1, 2]
+        said = []
+        root.handlers[:] = [Leaving()]
+        with WorkerPool(1, start_method=sys.argv[1]) as pool:
+            pool.map(work, range(4))
+        assert said == [f"said {n}" for n in range(4)], said
         entered, free = threading.Event(), threading.Event()
         root.handlers[:] = [Blocked()]
         with WorkerPool(1, start_method=sys.argv[1]) as pool:
@@ -176,3 +192,101 @@ def test_handlers_that_fail_or_block(process_method, tmp_path):
     done = run_script(tmp_path, BROKEN, process_method)
     assert done.stdout == "done\n", done.stderr
     assert done.stderr.count("LookupError: in the handler") == 3
+    assert done.stderr.count("SystemExit: of a handler") == 2
+
+
+ODD = """
+    import logging, sys, threading, warnings
+    import tercio
+    from tercio import WorkerPool
+
+    class Odd(logging.LogRecord):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.lock = threading.Lock()  # can't be pickled
+
+    def begin():
+        logging.setLogRecordFactory(Odd)
+
+    def work(x):
+        logging.getLogger("app").warning("said %d", x)
+        if x == 1:
+            warnings.showwarning("a text", UserWarning, "here.py", 7)
+        return x
+
+    def spoil(x):
+        def factory(*args, **kwargs):
+            record = logging.LogRecord(*args, **kwargs)
+            record.levelname = threading.Lock()
+            return record
+        logging.setLogRecordFactory(factory)
+        logging.getLogger("app").warning("said %d", x, extra={"more": 1})
+        return x
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            kept.append(record)
+
+    if __name__ == "__main__":
+        kept = []
+        logging.getLogger().addHandler(Keep())
+        tercio.enable_worker_logging()
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            with WorkerPool(1, start_method=sys.argv[1], keep_alive=True) as pool:
+                assert pool.map(work, range(3), worker_init=begin) == [0, 1, 2]
+                assert [(r.getMessage(), "lock" in r.lock) for r in kept] == [(f"said {n}", True) for n in range(3)]
+                assert pool.map(spoil, [3]) == [3]
+        assert kept[3].getMessage() == "said 3" and "lock" in kept[3].levelname
+        shown = [(str(w.message), w.category, w.lineno) for w in seen if w.filename == "here.py"]
+        assert shown == [("a text", UserWarning, 7)], shown
+        print("done")
+"""
+
+
+@pytest.mark.contract("10 logging")
+def test_records_that_are_not_as_usual(process_method, tmp_path):
+    """A program's own factory, what can't be pickled, and a warning that is a text are no errors of who logs."""
+    done = run_script(tmp_path, ODD, process_method)
+    assert (done.stderr, done.stdout) == ("", "done\n")
+
+
+def piece(pid, number, flags, data=b""):
+    return _log._HEAD.pack(pid, number, len(data), flags) + data
+
+
+def test_pieces_of_writers_that_died(monkeypatch):
+    """What was begun is dropped, what is whole is handed on, and no more is kept than a bound."""
+    handled = []
+    monkeypatch.setattr(_log, "_handle", handled.append)
+    reader = _log._Reader()
+    try:
+        whole = _log.FIRST | _log.LAST
+        reader.take(piece(1, 0, _log.FIRST, b"dead"))
+        reader.take(piece(2, 0, _log.FIRST, b"a") + piece(3, 0, whole, b"b") + piece(2, 0, 0, b"c")[:5])
+        reader.take(piece(2, 0, 0, b"c")[5:] + piece(2, 0, _log.LAST, b"d") + piece(4, 7, _log.LAST, b"no beginning"))
+        assert handled == [b"b", b"acd"] and list(reader.parts) == [(1, 0)]
+        for pid in range(10, 10 + 2 * _log.MOST_OPEN):
+            reader.take_piece(pid, 0, _log.FIRST, b"dead")
+        assert len(reader.parts) == _log.MOST_OPEN
+        reader.take_piece(1, 0, whole, b"a process of the same number")
+        assert handled[2:] == [b"a process of the same number"]
+    finally:
+        reader.end()
+
+
+def test_who_waits_while_the_reader_ends():
+    """Nobody waits for a reader that is gone, and nobody writes where its pipe was."""
+    for _ in range(50):
+        reader = _log._Reader()
+        started = threading.Barrier(3)
+        waiting = [threading.Thread(target=lambda: (started.wait(), reader.wait_for_all())) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        started.wait()
+        reader.end()
+        for thread in waiting:
+            thread.join()
+        assert not reader.marks and not reader.writers
+        assert not reader.mark(1)
+        reader.wait_for_all()

@@ -224,7 +224,3 @@ def watch(place: tuple[int, int] | None) -> None:
     except (ImportError, OSError, ValueError, RuntimeError):
         if fd >= 0:
             os.close(fd)
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith((f"/memfd:{NAME}", "/dev/shm/#"))

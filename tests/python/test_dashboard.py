@@ -344,11 +344,14 @@ def test_a_page_left_open_does_not_grow(page: Any) -> None:
 
     def grown(rounds: int) -> dict[str, float]:
         page.evaluate(FEED, [rounds, 10_000, 20])
-        session.send("HeapProfiler.collectGarbage")
-        found = session.send("Performance.getMetrics")["metrics"]
-        return {each["name"]: each["value"] for each in found}
+        least: dict[str, float] = {}
+        for _ in range(3):  # a collection leaves what the next one finds
+            session.send("HeapProfiler.collectGarbage")
+            for each in session.send("Performance.getMetrics")["metrics"]:
+                least[each["name"]] = min(each["value"], least.get(each["name"], each["value"]))
+        return least
 
-    early = grown(50)
+    early = grown(200)
     late = grown(2000)
     for name, room in (("Nodes", 500), ("JSEventListeners", 5), ("JSHeapUsedSize", 2 << 20)):
         assert late[name] <= early[name] + room, (name, early[name], late[name])
@@ -405,8 +408,8 @@ def test_only_who_may(port: int) -> None:
     assert report(port, {"start": {}}, token="guessed") == 401
     assert report(port, b"not json\n") == 400
     assert report(port, b"[1]\n") == 400
-    for asked in (b"", b"[]", b'{"page": 1}', b"[" * 10_000):
-        assert ask(port, "POST", "/api/watch", asked)[0] == 400, asked
+    for asked in (b"", b"[]", b'{"page": 1}', b"[" * 4096, b"[" * 4097):
+        assert ask(port, "POST", "/api/watch", asked)[0] == (413 if len(asked) > 4096 else 400), asked
     assert ask(port, "POST", "/api/watch", b'{"page": "guessed", "run": 1}')[0] == 404
     for name in ("evil.example", f"evil.example:{port}", "", "localhost.evil.example"):
         assert ask(port, "GET", "/api/state", Host=name)[0] == 421, name

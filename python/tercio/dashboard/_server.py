@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FILES = Path(__file__).parent / "page"
 LONGEST_LINE = 4 << 20
+LONGEST_QUESTION = 4096  # of a page: its key and a number
 PAUSE = 0.2  # seconds between two messages to a page, so that a hundred runs cost it no more than one
 HEADERS = (
     (
@@ -157,8 +158,13 @@ def make_app(token: str, host: str) -> Starlette:
         return StreamingResponse(stream(), media_type="text/event-stream")
 
     async def watch(request: Request) -> Response:
+        body = b""
+        async for block in request.stream():
+            body += block
+            if len(body) > LONGEST_QUESTION:
+                return PlainTextResponse("That is too long.\n", 413)
         try:
-            asked = json.loads(await request.body())
+            asked = json.loads(body)
             key, number = asked["page"], asked["run"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return PlainTextResponse("That is no page and run.\n", 400)

@@ -80,7 +80,7 @@ def test_bars_inside(start_method, inner, capfd):
 
 # Each leaf says that it is there; then comes the interrupt, while all of them wait.
 INTERRUPTED = """
-import os, sys, time, warnings
+import os, select, sys, time, warnings
 import tasks
 from support import descendants
 from tercio import WorkerPool
@@ -105,6 +105,13 @@ if __name__ == "__main__":
         with WorkerPool(2, daemon=False, start_method=outer) as pool:
             pool.map(inner, [(method,)] * 2, chunk_size=1)
     except KeyboardInterrupt:
+        if outer == "threading":  # its inner pools are ended by threads, which this one doesn't wait for
+            for pid in descendants(os.getpid()) - there:
+                try:
+                    handle = os.pidfd_open(pid)
+                except (ProcessLookupError, AttributeError):  # gone, or a Python without the call
+                    continue
+                select.select([handle], [], [], 40)  # against a hang
         print("caught", sorted(descendants(os.getpid()) - there), flush=True)
 """
 

@@ -22,7 +22,7 @@ MAPS = ("map", "map_unordered", "imap", "imap_unordered")
 
 # The functions lie in the program, as a user's do: spawn finds them by running it.
 PROGRAM = """
-import os, signal, sys, threading, time
+import os, signal, sys, threading, time, warnings
 from tercio import WorkerPool
 
 def work(x):
@@ -64,6 +64,8 @@ def killed(x, method):
 if __name__ == "__main__":
     what, method, style = sys.argv[1:4]
     print("above")
+    # On a busy machine a thread may take longer to be interrupted than it is waited for.
+    warnings.filterwarnings("ignore", ".*left behind as daemon")
     if what == "plain":
         with WorkerPool(2, start_method=method) as pool:
             pool.map(work, range(30), progress_bar=True, progress_bar_style=style, chunk_size=7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -72,7 +73,28 @@ def group():
                 (made / name).write_text(str(LIMIT) if "memsw" in name else "0")
         yield made
     finally:
+        empty(made)
         made.rmdir()
+
+
+def empty(group):
+    """Kill who is in there, and wait until nobody is: a group with processes can't be removed."""
+    while True:
+        pids = [int(line) for line in (group / "cgroup.procs").read_text().split()]
+        if not pids:
+            return
+        for pid in pids:
+            try:
+                handle = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                select.select([handle], [], [])
+            except ProcessLookupError:
+                pass
+            finally:
+                os.close(handle)
 
 
 def test_killed_by_the_kernel_for_memory(process_method, group, tmp_path):

@@ -25,7 +25,7 @@ sources=$(find engine include python -type f ! -name '*.py[co]' -newer "$build/.
 if [ -n "$sources" ]; then
     rm -rf "$build/wheel"
     "$tools/python" -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps \
-        -Cbuild-dir="$build/py" -w "$build/wheel" .
+        --config-settings=build-dir="$build/py" -w "$build/wheel" .
     "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --force-reinstall "$build"/wheel/*.whl
     touch "$build/.installed"
 fi

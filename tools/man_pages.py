@@ -76,7 +76,7 @@ def write_page(page: Page, version: str, folder: Path) -> None:
     out += [".fi", ".SH DESCRIPTION"]
     parts = re.split(rf"\b({'|'.join(LEADS)}): ", page.text)
     out.append(bold_names(parts[0].strip()))
-    for lead, text in zip(parts[1::2], parts[2::2], strict=True):
+    for lead, text in zip(parts[1::2], parts[2::2]):
         out += [f".SH {LEADS[lead]}", bold_names(text.strip())]
     out += [".SH SEE ALSO", ".BR tercio (3)", ""]
     (folder / f"{names[0]}.3").write_text("\n".join(out), "utf-8")

@@ -20,6 +20,7 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 command_package() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 
 missing=
+wished= # not every distribution has it as a package, and what needs it is skipped without it
 command_package "$python" python3
 for group in $groups; do
     case $group in
@@ -39,14 +40,11 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
     test)
         command_package g++ g++
         pkg-config --exists cmocka 2>/dev/null || missing="$missing libcmocka-dev"
-        command_package chromium chromium
+        command -v chromium >/dev/null 2>&1 || wished="$wished chromium"
         [ -d /usr/share/fonts/truetype/dejavu ] || missing="$missing fonts-dejavu-core"
         ;;
     check)
         command_package clang clang
-        # The sanitizers' and the fuzzer's libraries are a package of their own.
-        echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return !d && n; }' |
-            clang -fsanitize=fuzzer,address -x c - -o /dev/null 2>/dev/null || missing="$missing libclang-rt-dev"
         command_package clang-tidy clang-tidy
         command_package cppcheck cppcheck
         command_package valgrind valgrind
@@ -60,20 +58,38 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
     esac
 done
 
-if [ -n "$missing" ]; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        say "installing$missing"
-        export DEBIAN_FRONTEND=noninteractive
-        # shellcheck disable=SC2086  # a list of names
-        apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
-            apt-get update -qq
-            apt-get install -y -qq --no-install-recommends $missing >/dev/null
-        }
-    else
-        say "please install (names as in Debian):$missing"
+can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; }
+
+install() {
+    say "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 || {
+        apt-get update -qq
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    }
+}
+
+need() {
+    [ $# -gt 0 ] || return 0
+    can_install || {
+        say "please install (names as in Debian): $*"
         exit 1
-    fi
-fi
+    }
+    install "$@"
+}
+
+# shellcheck disable=SC2086  # lists of names
+need $missing
+for package in $wished; do
+    { can_install && install "$package"; } || say "without $package the tests that need it are skipped"
+done
+case " $groups " in
+*" check "*)
+    # The sanitizers' and the fuzzer's libraries are a package of their own, which only clang itself can tell.
+    echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return !d && n; }' |
+        clang -fsanitize=fuzzer,address -x c - -o /dev/null 2>/dev/null || need libclang-rt-dev
+    ;;
+esac
 
 # The stamp names what the environment was made from; another content makes it anew or adds to it.
 key() { cat "$@" | cksum | tr ' ' -; }

@@ -157,11 +157,26 @@ static uint32_t take_row(tercio__worker *worker, const tercio__record *record, c
     return n;
 }
 
+/* What a worker says as it comes or goes is read when its memory is no more: what was too large for the ring is copied
+ * out of its block at once. Returns: where its bytes are. */
+static const void *take_whole(tercio_pool *pool, tercio__entry *entry, const tercio_block *blocks, const void *payload,
+                              tercio_view *view)
+{
+    if (entry->n_blocks != 1 || entry->out_size || blocks->size > UINT32_MAX / 2 || /* more than an entry holds */
+        tercio__view_open(pool->file, blocks, view))
+        return payload;
+    entry->n_blocks = 0;
+    entry->out_size = view->size;
+    return view->data;
+}
+
 static void take_record(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
 {
     tercio_pool *pool = worker->pool;
     const tercio_block *blocks = (const tercio_block *)(const void *)bytes;
     const unsigned char *payload = bytes + record->n_blocks * sizeof(tercio_block);
+    const void *words;
+    tercio_view view = {0};
     tercio__entry entry = {
         .index = worker->index,
         .status = record->status,
@@ -185,13 +200,17 @@ static void take_record(tercio__worker *worker, const tercio__record *record, co
         worker->goodbye = true;
         break;
     case TERCIO__REC_EXIT:
-        (void)tercio__inbox_add(&pool->exits, &entry, blocks, payload, NULL);
+        words = take_whole(pool, &entry, blocks, payload, &view);
+        (void)tercio__inbox_add(&pool->exits, &entry, blocks, words, NULL);
+        tercio__view_close(&view);
         break;
     case TERCIO__REC_START:
     case TERCIO__REC_INIT:
         worker->failed = true;
-        tercio__pool_fail(pool, record->status == TERCIO_ETABLE ? TERCIO_ETABLE : TERCIO_ESTART, &entry, blocks,
-                          payload, NULL);
+        words = take_whole(pool, &entry, blocks, payload, &view);
+        tercio__pool_fail(pool, record->status == TERCIO_ETABLE ? TERCIO_ETABLE : TERCIO_ESTART, &entry, blocks, words,
+                          NULL);
+        tercio__view_close(&view);
         break;
     default:
         break;

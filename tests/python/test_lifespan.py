@@ -146,3 +146,25 @@ def wait_for_gate(value, gate):
         with open(gate):
             pass
     return value
+
+
+def count_up(state, number):
+    state["n"] = state.get("n", 0) + 1
+    return number
+
+
+def leave_much(state):
+    return {f"key {i}": i for i in range(20_000)}
+
+
+@pytest.mark.contract("10 exit results")
+@pytest.mark.parametrize("lifespan", [None, 3])
+def test_large_exit_results(start_method, lifespan):
+    """They are too large for a ring, and are read when their workers and those workers' memory are gone."""
+    with WorkerPool(2, use_worker_state=True, start_method=start_method) as pool:
+        assert pool.map(count_up, range(12), chunk_size=1, worker_exit=leave_much, worker_lifespan=lifespan) == [
+            *range(12)
+        ]
+        results = pool.get_exit_results()
+    assert len(results) >= (1 if lifespan is None else 4)
+    assert all(result == leave_much(None) for result in results)

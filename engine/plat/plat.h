@@ -41,7 +41,7 @@ void tercio__word_wake(_Atomic uint32_t *word); /* all who sleep on it; async-si
 
 /* ---- A bell that a descriptor can stand for -------------------------------------------------------------------- */
 
-int tercio__bell_create(void);  /* close-on-exec, non-blocking. Returns: descriptor */
+int tercio__bell_create(void); /* close-on-exec, non-blocking. Returns: descriptor */
 /* Returns: false where the descriptor is no bell (any more). Async-signal-safe; errno is kept. */
 bool tercio__bell_ring(int fd);
 void tercio__bell_clear(int fd);

@@ -169,6 +169,9 @@ void worker_interrupt_threads(core_state *, PoolObject *, CallObject *, uint64_t
  * with the exception set, and there shall be no wait. `worker_waited`: the same, afterwards. */
 int worker_waits(core_state *, PoolObject *, tercio_run *); /* NULL: for the pool's end */
 int worker_waited(core_state *);
+/* This thread is a worker of a pool of threads. It takes no signals while it waits: those are the main thread's, which
+ * holds them back for a moment before it sleeps, and would sleep through one that is taken here meanwhile. */
+bool worker_is_here(core_state *);
 
 /* ---- MapRun (py_run.c) ------------------------------------------------------------------------------------------ */
 

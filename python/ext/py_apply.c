@@ -265,9 +265,10 @@ static int wait_for_pumper(apply_run *at, AsyncObject *a, double timeout)
             time.tv_nsec = (long)((timeout > 1e8 ? 0 : timeout - whole) * 1e9);
         }
         struct pollfd fd = {.fd = ends[0], .events = POLLIN};
+        bool is_worker = worker_is_here(core_of_type(Py_TYPE((PyObject *)at->call)));
         int n;
         Py_BEGIN_ALLOW_THREADS
-        n = ppoll(&fd, 1, timeout >= 0 ? &time : NULL, &before);
+        n = ppoll(&fd, 1, timeout >= 0 ? &time : NULL, is_worker ? &all : &before);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         Py_END_ALLOW_THREADS
         if (n == 0)

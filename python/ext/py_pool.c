@@ -55,9 +55,10 @@ int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         return WAIT_RAISED;
     }
+    bool is_worker = worker_is_here(pool->env.st);
     go_in(pool);
     PyThreadState *ts = PyEval_SaveThread();
-    int result = tercio_wait(run, timeout, or_room, &before);
+    int result = tercio_wait(run, timeout, or_room, is_worker ? &all : &before);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     PyEval_RestoreThread(ts);
     come_out(pool);
@@ -449,8 +450,15 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
         if (pool_unusable(self) || worker_waits(self->env.st, self, NULL) < 0)
             return NULL;
         go_in(self);
+        sigset_t all, before;
+        sigfillset(&all);
+        bool is_worker = worker_is_here(self->env.st);
         PyThreadState *ts = PyEval_SaveThread();
+        if (is_worker)
+            pthread_sigmask(SIG_SETMASK, &all, &before);
         int error = tercio_finish(self->engine, 0, exit_note, self);
+        if (is_worker)
+            pthread_sigmask(SIG_SETMASK, &before, NULL);
         PyEval_RestoreThread(ts);
         come_out(self);
         if (worker_waited(self->env.st) < 0)

@@ -9,6 +9,8 @@
  */
 #include "worker.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #define STACK 16
@@ -139,8 +141,14 @@ static void host_pause(void *user, tercio_call *call)
 {
     (void)user;
     worker *w = worker_of(call);
-    if (w != NULL)
-        w->ts = PyEval_SaveThread();
+    if (w == NULL)
+        return;
+    if (w->threading) {
+        sigset_t all;
+        sigfillset(&all); /* as in worker_is_here */
+        pthread_sigmask(SIG_SETMASK, &all, &w->signals);
+    }
+    w->ts = PyEval_SaveThread();
 }
 
 static void host_resume(void *user, tercio_call *call)
@@ -151,6 +159,8 @@ static void host_resume(void *user, tercio_call *call)
         PyThreadState *ts = w->ts;
         w->ts = NULL;
         PyEval_RestoreThread(ts);
+        if (w->threading)
+            pthread_sigmask(SIG_SETMASK, &w->signals, NULL);
     }
 }
 
@@ -524,6 +534,11 @@ int worker_waits(core_state *st, PoolObject *pool, tercio_run *run)
     w->waits_in = pool;
     w->waits_for = run;
     return 0;
+}
+
+bool worker_is_here(core_state *st)
+{
+    return worker_here(st) != NULL;
 }
 
 int worker_waited(core_state *st)

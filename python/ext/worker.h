@@ -7,6 +7,8 @@
 
 #include "codec.h"
 
+#include <signal.h>
+
 struct worker {
     core_state *st;
     PyObject *module; /* strong: a thread that was left behind still needs the state */
@@ -25,6 +27,7 @@ struct worker {
     uint64_t index;
     unsigned long ident;
     tercio_run *waits_for; /* in waits_in; NULL: its end */
+    sigset_t signals;      /* before pause: those that it blocks while it runs */
     PoolObject *waits_in;  /* a pool of its own that this thread waits in; an interruption has to end that wait */
     struct worker *next;   /* of st->thread_workers */
 };

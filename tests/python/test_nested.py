@@ -118,11 +118,7 @@ if __name__ == "__main__":
 
 @pytest.mark.contract("2 nested", "2 SIGINT")
 @pytest.mark.parametrize("inner", METHODS)
-def test_interrupted_while_nested(request, start_method, inner):
-    if start_method == "threading":
-        # Known: in some runs of a hundred, on a busy machine, the interruption of a thread is lost, and the inner pool
-        # runs to its end.
-        request.node.add_marker(pytest.mark.xfail(strict=False, reason="a thread's interruption may be lost"))
+def test_interrupted_while_nested(start_method, inner):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, start_method, inner],

@@ -131,8 +131,8 @@ def _main_code(path: str) -> bytes | None:
 
 
 def _is_source(path: str) -> bool:
-    # Neither a folder nor an archive can be compiled; runpy knows how to find the __main__ in them.
-    return not os.path.isdir(path) and (path.endswith((".py", ".pyw")) or not _is_archive(path))
+    # Neither a folder nor an archive is code; runpy knows how to find the __main__ in them.
+    return not os.path.isdir(path) and (path.endswith((".py", ".pyw", ".pyc")) or not _is_archive(path))
 
 
 def _is_archive(path: str) -> bool:
@@ -145,7 +145,14 @@ def _compile(path: str) -> CodeType:
     import io
 
     with io.open_code(path) as file:
-        return compile(file.read(), path, "exec", dont_inherit=True)  # this module's __future__ is not that one's
+        data = file.read()
+    if path.endswith(".pyc") or data[2:4] == b"\r\n":  # Python runs what was compiled before under any name
+        from importlib.util import MAGIC_NUMBER
+
+        if data.startswith(MAGIC_NUMBER):
+            code: CodeType = marshal.loads(data[16:])
+            return code
+    return compile(data, path, "exec", dont_inherit=True)  # this module's __future__ is not that one's
 
 
 def prepare_fork() -> None:

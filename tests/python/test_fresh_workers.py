@@ -75,6 +75,35 @@ def test_the_main_module_means_in_a_worker_what_it_means_here(method, tmp_path):
     assert run_script(tmp_path, ANNOTATED, method) == [f"True {tmp_path / 'main.py'}"]
 
 
+COMPILED = """
+    import os
+    import py_compile
+    import subprocess
+    import sys
+    from tercio import WorkerPool
+
+    def name(_):
+        return __name__, name.__code__.co_filename
+
+    if __name__ == "__main__":
+        if len(sys.argv) == 2:
+            # Python runs such a file under any name.
+            for compiled in ("main.pyc", "main"):
+                py_compile.compile(__file__, cfile=compiled, doraise=True)
+                subprocess.run([sys.executable, compiled, sys.argv[1], "compiled"], check=True)
+        else:
+            with WorkerPool(1, start_method=sys.argv[1]) as pool:
+                print(*pool.map(name, [1])[0])
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_main_module_may_be_compiled_already(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "__main__" if method == "fork" else "__mp_main__"
+    assert run_script(tmp_path, COMPILED, method) == [f"{name} {tmp_path / 'main.py'}"] * 2
+
+
 CHANGED = """
     import os
     import sys

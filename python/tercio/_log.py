@@ -41,8 +41,8 @@ class _State:
     place: Place | None = None  # in a worker: where its records go
     out = -1  # in a worker: the pipe
     numbers = itertools.count()
-    call_handlers: Any = None  # logging's own, and warnings', for when nobody reads any more
-    show_warning: Any = None
+    show_warning: Any = None  # warnings' own, for when nobody reads any more
+    filters: dict[int, Any]  # id -> filter of a logger: the program's, which are the parent's to ask
 
 
 _state = _State()
@@ -53,9 +53,10 @@ def enable_worker_logging() -> None:
 
     Holds for all pools of the process, and for workers that start from now on. A record goes through the loggers
     here as if it had been made here: levels, filters and handlers are this process's, and fresh workers begin with
-    its levels. The record's process id, process name (``Worker-0`` …) and thread are the worker's. A warning is shown
-    as this process shows its own, once a place if that is the rule. What the tasks of a map call say has been handled
-    when the call returns. A handler must not wait for the pool whose worker it hears from.
+    its levels. A filter that a worker adds to a logger is asked there. The record's process id, process name
+    (``Worker-0`` …) and thread are the worker's. A warning is shown as this process shows its own, once a place if
+    that is the rule. What the tasks of a map call say has been handled when the call returns. A handler must not wait
+    for the pool whose worker it hears from.
 
     Workers that are threads use this process's loggers anyhow.
 
@@ -372,14 +373,52 @@ def _divert() -> None:
     import logging
     import warnings
 
-    if logging.Logger.callHandlers is not _send_record:
-        _state.call_handlers, _state.show_warning = logging.Logger.callHandlers, warnings.showwarning
+    if logging.Logger.handle is not _send_record:
+        _state.show_warning = warnings.showwarning
+        note_filters()
     _state.numbers = itertools.count()
-    logging.Logger.callHandlers = _send_record  # type: ignore[assignment, method-assign]
+    logging.Logger.handle = _send_record  # type: ignore[assignment, method-assign]
     warnings.showwarning = _send_warning
 
 
+def note_filters() -> None:
+    """What filters loggers now is the program's: its parent asks it. What comes later is this worker's own."""
+    if _state.out < 0:
+        return
+    import logging
+
+    loggers: list[Any] = [logging.root, *list(logging.root.manager.loggerDict.values())]
+    _state.filters = {id(each): each for logger in loggers for each in getattr(logger, "filters", ())}
+
+
+def _passes(record: logging.LogRecord, filters: list[Any]) -> logging.LogRecord | None:
+    """The record, or what a filter made of it."""
+    if not filters:
+        return record
+    import logging
+
+    filterer = logging.Filterer()
+    filterer.filters = filters
+    passed: Any = filterer.filter(record)
+    if not passed:
+        return None
+    return passed if isinstance(passed, logging.LogRecord) else record
+
+
 def _send_record(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """In place of ``Logger.handle``: each filter is asked once, here or in the parent."""
+    if logger.disabled:
+        return
+    mine = [each for each in logger.filters if id(each) not in _state.filters]
+    passed = _passes(record, mine)
+    if passed is None or _send_fields(passed):
+        return
+    passed = _passes(passed, [each for each in logger.filters if id(each) in _state.filters])
+    if passed is not None:
+        logger.callHandlers(passed)
+
+
+def _send_fields(record: logging.LogRecord) -> bool:
     import logging
     import pickle
 
@@ -404,8 +443,7 @@ def _send_record(logger: logging.Logger, record: logging.LogRecord) -> None:
         except Exception:
             pass
         extra[name] = packed, _text(value)
-    if not _send(("record", fields, extra)):
-        _state.call_handlers(logger, record)
+    return _send(("record", fields, extra))
 
 
 def _send_warning(

@@ -288,6 +288,8 @@ def enter(
 
         _log.watch(data["log"])
     _run_main(data)
+    if data.get("log") is not None:
+        _log.note_filters()
     if len(parts) == 1:
         return None
     from tercio._serialize import load_shared

@@ -251,6 +251,62 @@ def test_records_that_are_not_as_usual(process_method, tmp_path):
     assert (done.stderr, done.stdout) == ("", "done\n")
 
 
+FILTERED = """
+    import logging, sys
+    import tercio
+    from tercio import WorkerPool
+
+    log = logging.getLogger("app")
+
+    class Mark(logging.Filter):
+        def __init__(self, mark):
+            super().__init__()
+            self.mark = mark
+        def filter(self, record):
+            record.msg = self.mark + record.msg
+            return "dropped" not in record.msg
+
+    def begin():
+        log.addFilter(Mark("worker "))
+
+    def work(x):
+        log.warning("said %d", x)
+        log.warning("dropped %d", x)
+        return x
+
+    def nest(x):
+        with WorkerPool(1, start_method=sys.argv[1]) as pool:
+            pool.map(work, [x])
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            kept.append(record.getMessage())
+
+    log.addFilter(Mark("program "))  # where the main module is run again too
+
+    if __name__ == "__main__":
+        kept = []
+        handler = Keep()
+        handler.addFilter(Mark("handler "))
+        log.addHandler(handler)
+        log.addFilter(Mark("parent "))
+        tercio.enable_worker_logging()
+        with WorkerPool(1, start_method=sys.argv[1]) as pool:
+            pool.map(work, [1], worker_init=begin)
+        with WorkerPool(1, start_method=sys.argv[1], daemon=False) as pool:
+            pool.map(nest, [2], worker_init=begin)
+        print(kept)
+"""
+
+
+@pytest.mark.contract("10 logging")
+def test_each_filter_is_asked_once(process_method, tmp_path):
+    """The program's in the parent, what a worker adds in the worker."""
+    done = run_script(tmp_path, FILTERED, process_method)
+    nested = "handler parent program worker said 2" if process_method == "fork" else "handler parent program said 2"
+    assert (done.stderr, done.stdout) == ("", f"{['handler parent program worker said 1', nested]}\n")
+
+
 def piece(pid, number, flags, data=b""):
     return _log._HEAD.pack(pid, number, len(data), flags) + data
 

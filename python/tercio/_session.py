@@ -343,15 +343,19 @@ class Session:
 
 
 def _with_causes(stats: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # How a worker died, in words.
-    for worker in stats:
-        if worker["died"] is not None:
-            from tercio.exception import signal_of
+    # How a worker died, in words. Those of a pool that has ended are one list for all threads that ask.
+    return [{**worker, "died": _cause(worker["died"])} for worker in stats]
 
-            number, code = worker["died"]
-            name = getattr(signal_of(number), "name", f"signal {number}")
-            worker["died"] = name if number else f"exit code {code}" if code >= 0 else "unknown"
-    return stats
+
+def _cause(died: tuple[int, int] | None) -> str | None:
+    if died is None:
+        return None
+    number, code = died
+    if number:
+        from tercio.exception import signal_of
+
+        return str(getattr(signal_of(number), "name", f"signal {number}"))
+    return f"exit code {code}" if code >= 0 else "unknown"
 
 
 def _close(core: _core.Pool, closed: _thread.LockType) -> None:

@@ -214,6 +214,31 @@ def test_stats_tell_of_the_last_death(process_method, tmp_path):
         pool.stop_and_join()
 
 
+def test_many_threads_ask_how_a_worker_died_while_its_pool_ends(tmp_path):
+    over, told, failed = threading.Event(), set(), []
+
+    def ask():
+        try:
+            while not over.is_set():
+                told.update(worker["died"] for worker in pool.stats())
+        except Exception as error:
+            failed.append(error)
+
+    with WorkerPool(1) as pool:
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for i in range(10):
+                pool.map(faults.end_once, [(i, str(tmp_path), "SIGKILL")], on_worker_death="retry")
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+    assert not failed
+    assert told <= {None, "SIGKILL"}
+
+
 def test_a_task_that_closes_all_descriptors(process_method):
     """Code that makes a daemon of itself does so. Its answer comes, and then another worker."""
     with WorkerPool(2, start_method=process_method) as pool:

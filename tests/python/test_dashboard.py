@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -13,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,6 +124,36 @@ def page(browser: Any, port: int) -> Iterator[Any]:
     assert all(url.startswith(f"http://localhost:{port}/") for url in asked), asked
 
 
+class Live:
+    """A call that is under way, as the server hears of it."""
+
+    def __init__(self, port: int, name: str) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=BOUND)
+        head = f"POST /api/report HTTP/1.1\r\nHost: localhost:{port}\r\nTransfer-Encoding: chunked\r\n"
+        self.raw(f"{head}Authorization: Bearer {_address.read_token(port)}\r\n\r\n".encode())
+        self.send(start={"total": 100_000, "function": {"name": name}})
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    @staticmethod
+    def encode(**message: Any) -> bytes:
+        """A message on the wire."""
+        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        return b"%x\r\n%s\r\n" % (len(line), line)
+
+    def raw(self, data: bytes) -> None:
+        """Send something that is encoded."""
+        self.socket.sendall(data)
+
+    def send(self, **message: Any) -> None:
+        """Send a message."""
+        self.raw(self.encode(**message))
+
+
 class Program:
     """A program that reports, and the gate that its tasks wait at."""
 
@@ -163,6 +196,13 @@ def counts(page: Any, selector: str, number: int) -> None:
     from playwright.sync_api import expect
 
     expect(page.locator(selector)).to_have_count(number, timeout=BOUND * 1000)
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait until something is so in the page; its policy lets nobody give it functions."""
+    page.evaluate(
+        f"new Promise(done => {{ const look = () => {condition} ? done() : requestAnimationFrame(look); look(); }})"
+    )
 
 
 # ---- In the browser ---------------------------------------------------------------------------------------------
@@ -323,22 +363,31 @@ FEED = """([rounds, first, lanes]) => {
         const points = Array.from({length: 200}, (_, n) => [n * (round + 1), n * (round + n)]);
         take({time: Date.now() / 1000, gone: [], runs: [
             {id: first, done: round, rate: round, workers, points, slowest: [[round, `Arg 0: ${round}`]]}]});
+        draw();
     }
 }"""
 TOLD = """([first, number]) => {
     const other = {file: "", line: null, signature: "()", doc: "", function: "", text: ""};
     const runs = Array.from({length: number}, (_, n) => ({
         id: first + n, name: `told${n}`, state: "running", done: 0, total: 1e6, rate: null, begun: 0, ended: null}));
-    Object.assign(runs[0], {function: other, caller: other, workers: [], points: [[0, 0]], slowest: [], error: "",
-        traceback: "", user: "me", pid: 1, program: "", call: "map", n_jobs: 100, start_method: "fork"});
+    pinned = true;
     take({time: Date.now() / 1000, gone: [], runs});
     choose(first, true);
+    take({time: Date.now() / 1000, gone: [], runs: [{id: first, function: other, caller: other, workers: [],
+        points: [[0, 0]], slowest: [], error: "", traceback: "", user: "me", pid: 1, program: "", call: "map",
+        n_jobs: 100, start_method: "fork"}]});
 }"""
+
+
+def tell(page: Any, first: int) -> None:
+    """Tell a page that the server knows of three hundred runs, and of one in detail."""
+    until(page, "page !== '' && question === null")
+    page.evaluate(TOLD, [first, 300])
 
 
 def test_a_page_left_open_does_not_grow(page: Any) -> None:
     """A quarter of an hour of news and an hour of it leave as many nodes and listeners, and no more memory."""
-    page.evaluate(TOLD, [10_000, 300])
+    tell(page, 10_000)
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
 
@@ -359,11 +408,14 @@ def test_a_page_left_open_does_not_grow(page: Any) -> None:
 
 def test_news_of_one_run_touches_no_other(page: Any) -> None:
     """With three hundred runs in the list and a hundred workers on show, a message costs what it changes."""
-    page.evaluate(TOLD, [20_000, 300])
+    tell(page, 20_000)
     counts(page, ".run", page.evaluate("runs.size"))
     page.evaluate(FEED, [1, 20_000, 100])
+    page.locator("[data-run='20007']").scroll_into_view_if_needed()
+    until(page, "near.has(rows.get(20007))")
     changed = page.evaluate(
         """() => {
+            draw();
             const watch = new MutationObserver(() => {});
             const all = {subtree: true, childList: true, attributes: true, characterData: true};
             watch.observe(document.body, all);
@@ -371,11 +423,99 @@ def test_news_of_one_run_touches_no_other(page: Any) -> None:
                 const node = r.target.nodeType === 1 ? r.target : r.target.parentNode;
                 return node?.closest(".run")?.dataset.run ?? node.outerHTML.slice(0, 60); }))];
             const news = () => ({time: Date.now() / 1000, gone: [], runs: [{id: 20007, done: 5000, rate: 3}]});
-            const told = () => { take(news()); return runsOf(); };
+            const told = () => { take(news()); draw(); return runsOf(); };
             return [told(), told()];
         }"""
     )
     assert changed == [["20007"], []]
+
+
+# How many rows and lanes a message changes that changes every run and every worker.
+DRAWN = """([first, number]) => {
+    draw();
+    const watch = new MutationObserver(() => {});
+    watch.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true});
+    const workers = Array.from({length: 100}, (_, n) => ({worker: n, pid: n + 1, state: "exit", tasks: 77, restarts: 5,
+        start: 1, init: 0, wait: 1, work: 7, exit: 0}));
+    const runs = Array.from({length: number}, (_, n) => ({id: first + n, done: 777, rate: 7}));
+    runs[0].workers = workers;
+    take({time: Date.now() / 1000, gone: [], runs});
+    draw();
+    const nodes = watch.takeRecords().map(r => r.target.nodeType === 1 ? r.target : r.target.parentNode);
+    return [".run", ".lane"].map(kind => new Set(nodes.map(node => node.closest(kind)).filter(Boolean)).size);
+}"""
+
+
+def test_what_cannot_be_seen_is_not_drawn(page: Any) -> None:
+    """News of three hundred runs and a hundred workers cost what is in sight; the rest is drawn when it gets there."""
+    tell(page, 30_000)
+    page.evaluate(FEED, [1, 30_000, 100])
+    counts(page, ".lane", 100)
+    until(page, "near.size > 3 && near.has(rows.get(30299)) && near.has(detail.ofWorkers[0])")
+    drawn_rows, drawn_lanes = page.evaluate(DRAWN, [30_000, 300])
+    assert 3 <= drawn_rows <= 60
+    assert 3 <= drawn_lanes <= 60
+    for far in ("[data-run='30000']", ".lane:last-child"):
+        assert "77" not in page.locator(far).inner_text()
+        page.locator(far).scroll_into_view_if_needed()
+        shows(page, far, "77")
+
+
+def test_arrow_held_down_ends_at_the_run_that_it_shows(page: Any, port: int) -> None:
+    """Questions to the server are held up here: the one that counts still arrives last."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(Live(port, f"held{n}")) for n in range(6)]
+        shows(page, "#detail h3", "held5")
+        shows(page, ".run[aria-pressed=true]", "held5")
+        waiting: list[Any] = []
+        page.route("**/api/watch", lambda route: waiting.append(route))
+        for _ in range(5):
+            page.keyboard.press("ArrowDown")
+        shows(page, ".run[aria-pressed=true]", "held0")
+        until(page, "asked !== null && question !== null")
+        while waiting:  # the latest first, if there are several
+            with page.expect_response("**/api/watch"):
+                waiting.pop().continue_()
+            page.evaluate("new Promise(requestAnimationFrame)")
+        shows(page, "#detail h3", "held0")
+        for tasks in (41, 42):
+            held[0].send(workers=[{"worker": 0, "state": "work", "tasks": tasks, "work": 1.0}])
+            shows(page, ".lane", f"{tasks}")
+
+
+def test_three_hundred_live_runs(page: Any, port: int) -> None:
+    """A hundred workers each, and none of them still: the page answers to keys all the while."""
+    with contextlib.ExitStack() as stack:
+        live = [stack.enter_context(Live(port, f"live{n}")) for n in range(300)]
+        counts(page, "#running .run", 300)
+        over = threading.Event()
+
+        def feed() -> None:
+            for turn in itertools.count(1):
+                states = [("work", "wait")[(turn + n) % 2] for n in range(100)]
+                workers = [{"worker": n, "state": state, "tasks": turn, "work": 1.0} for n, state in enumerate(states)]
+                message = Live.encode(workers=workers, done=turn)
+                for each in live:
+                    if over.is_set():
+                        return
+                    each.raw(message)
+
+        with ThreadPoolExecutor(1) as thread:
+            fed = thread.submit(feed)
+            try:
+                counts(page, ".lane", 100)
+                page.evaluate("window.told = 0; const plain = take; take = news => { told += 1; plain(news); }; 0")
+                for step in range(1, 6):
+                    page.keyboard.press("j")
+                    shows(page, ".run[aria-pressed=true]", f"live{299 - step}")
+                    shows(page, "#detail h3", f"live{299 - step}")
+                before = page.evaluate("told")
+                until(page, f"told >= {before + 3}")
+                counts(page, ".lane", 100)
+                assert page.locator("body *").count() < 300 * 16 + 100 * 16 + 300
+            finally:
+                over.set()
+            fed.result()
 
 
 # ---- On the wire ------------------------------------------------------------------------------------------------
@@ -486,6 +626,67 @@ def test_a_page_is_told_details_of_one_run_alone(monkeypatch: pytest.MonkeyPatch
         assert (await page.news())["runs"] == [{"id": all_of_them[8].number, "done": 6}]
 
     watching(watch)
+
+
+def test_workers_that_nobody_looks_at_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those of the run on show are gone through, and those of a run that ends, once."""
+    seen: list[Any] = []
+    plain = _runs.worker
+    monkeypatch.setattr(_runs, "worker", lambda value: seen.append(value) or plain(value))
+    runs = _runs.Runs()
+
+    async def watch() -> None:
+        page = _runs.Page(runs)
+        runs.pages.add(page)
+        live = [runs.begin({}) for _ in range(300)]
+        page.watch(live[7].number)
+        await page.news()
+        for turn in range(10):
+            for run in live:
+                runs.take(run, {"workers": [{"worker": n, "tasks": turn} for n in range(100)], "done": turn})
+        found = {run["id"]: run for run in (await page.news())["runs"]}
+        assert [each["tasks"] for each in found[live[7].number]["workers"]] == [9] * 100
+        assert len(seen) == 100
+        runs.take(live[8], {"end": {}})
+        assert live[8].fields["workers"][5]["tasks"] == 9
+        assert len(seen) == 200
+
+    watching(watch)
+
+
+def test_who_says_too_much_is_heard_as_of_now() -> None:
+    """Of many lines that came at once the last one of workers counts, and every other line."""
+    _server = pytest.importorskip("tercio.dashboard._server")
+    lines = [
+        b'{"start":{}}',
+        *(b'{"workers":[%d],"done":%d}' % (n, n) for n in range(50)),
+        b'{"done":50}',
+        b'{"end":{}}',
+    ]
+
+    class Request:
+        @staticmethod
+        async def stream() -> Any:
+            text = b"\n".join(lines) + b"\n"
+            yield text[:-200]
+            yield text[-200:]
+
+    async def read() -> list[dict[str, Any]]:
+        return [message async for message in _server.lines(Request())]
+
+    with ThreadPoolExecutor(1) as thread:
+        told = thread.submit(lambda: asyncio.run(read())).result()
+    assert len(told) <= 5
+    assert told[0] == {"start": {}}
+    assert told[-3:] == [{"workers": [49], "done": 49}, {"done": 50}, {"end": {}}]
+
+
+def test_a_page_is_told_so_much_a_second() -> None:
+    """However many runs move, and however fast."""
+    _server = pytest.importorskip("tercio.dashboard._server")
+    for length in (10, 30_000, 1_000_000):
+        assert length / _server.pause_after(length) <= _server.MOST_A_SECOND
+        assert _server.pause_after(length) >= _server.PAUSE
 
 
 def test_points_and_pages_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

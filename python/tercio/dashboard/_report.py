@@ -101,10 +101,11 @@ class Report:
     def update(self, done: int) -> None:
         """Say how much is done, and now and then what the workers do."""
         now = time.monotonic()
-        message: dict[str, Any] = {"done": done}
+        message: dict[str, Any] = {}
         if now - self._workers_at >= WORKERS_EVERY:
             self._workers_at = now
-            message["workers"] = self._pool._session.stats()
+            message["workers"] = self._pool._session.stats()  # the first of its line: that is how the server knows it
+        message["done"] = done
         if self._flush():
             self._send(message)
 

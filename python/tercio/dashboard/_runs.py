@@ -74,13 +74,17 @@ def slowest(workers: list[Any]) -> list[tuple[float, str]]:
 
 
 class Run:
-    """One call. `changed` holds the names of the fields that pages have not seen, for each page its own set."""
+    """One call. `changed` holds the names of the fields that pages have not seen, for each page its own set.
+
+    What workers do comes twice a second from each call, and one of them is looked at: it is kept as it came until then.
+    """
 
     def __init__(self, number_: int, start: dict[str, Any]) -> None:
         total = number(start.get("total"))
         self.number = number_
         function = place(start.get("function"), "name", "signature", "doc", "file")
-        self.fields: dict[str, Any] = {
+        self._workers: list[Any] | None = None  # as they came, when they were not looked at since
+        self._fields: dict[str, Any] = {
             "id": number_,
             "name": function["name"][:200],
             "state": "running",
@@ -107,25 +111,39 @@ class Run:
         self._step = SHORTEST_STEP
 
     @property
+    def fields(self) -> dict[str, Any]:
+        """All that is known of it."""
+        given, self._workers = self._workers, None
+        if given is not None:
+            self._fields["workers"] = [found for found in map(worker, given) if found is not None]
+            self._fields["slowest"] = slowest(given) or self._fields["slowest"]
+        return self._fields
+
+    @property
+    def names(self) -> set[str]:
+        """The names of its fields."""
+        return set(self._fields)
+
+    def some(self, names: list[str]) -> dict[str, Any]:
+        """Some of its fields."""
+        fields = self._fields if HEAVY.isdisjoint(names) else self.fields
+        return {name: fields[name] for name in names}
+
+    @property
     def is_over(self) -> bool:
         """Whether it has ended."""
-        return bool(self.fields["state"] != "running")
+        return bool(self._fields["state"] != "running")
 
     def take(self, message: dict[str, Any]) -> set[str]:
         """Take a message in; returns the names of the fields that it changed."""
         changed = set()
         done = number(message.get("done"))
-        if done is not None and done != self.fields["done"]:
-            self.fields["done"] = int(done)
+        if done is not None and done != self._fields["done"]:
+            self._fields["done"] = int(done)
             changed.add("done")
         if isinstance(message.get("workers"), list):
-            given = message["workers"][:MOST_WORKERS]
-            self.fields["workers"] = [found for found in map(worker, given) if found is not None]
-            changed.add("workers")
-            longest = slowest(given)
-            if longest and longest != self.fields["slowest"]:
-                self.fields["slowest"] = longest
-                changed.add("slowest")
+            self._workers = message["workers"][:MOST_WORKERS]
+            changed |= {"workers", "slowest"}
         if isinstance(message.get("end"), dict):
             end = message["end"]
             state = end.get("state")
@@ -144,26 +162,26 @@ class Run:
                 each["state"] = "none"
 
     def _note_point(self, last: bool) -> bool:
-        points = self.fields["points"]
+        points = self._fields["points"]
         now = round(time.monotonic() - self._clock, 3)
         if now - points[-1][0] < self._step and not (last and now > points[-1][0]):
             return False
-        points.append([now, self.fields["done"]])
+        points.append([now, self._fields["done"]])
         if len(points) > MOST_POINTS:
             del points[1:-1:2]
             self._step *= 2
-        self.fields["rate"] = self._rate()
+        self._fields["rate"] = self._rate()
         return True
 
     def _rate(self) -> float | None:
         """Tasks a second: of late while it runs, over all when it is over."""
-        points = self.fields["points"]
+        points = self._fields["points"]
         now, done = points[-1]
         first = 0
         if not self.is_over:
             first = next((at for at in range(len(points) - 1, 0, -1) if now - points[at][0] >= RECENT), 0)
         passed = now - points[first][0]
-        return (done - points[first][1]) / passed if passed > 0 else None
+        return float(f"{(done - points[first][1]) / passed:.4g}") if passed > 0 else None
 
 
 class Runs:
@@ -178,7 +196,7 @@ class Runs:
         """A call that begins."""
         self._last += 1
         run = self.runs[self._last] = Run(self._last, start)
-        self._tell(run, set(run.fields))
+        self._tell(run, run.names)
         if len(self.runs) > MOST_RUNS:
             for old in [each for each in self.runs.values() if each.is_over][: len(self.runs) - MOST_RUNS]:
                 del self.runs[old.number]
@@ -211,7 +229,7 @@ class Page:
         self.key = secrets.token_urlsafe(16)
         self._runs = runs
         self._watched: int | None = None
-        self._changed: dict[int, set[str]] = {number_: set(run.fields) - HEAVY for number_, run in runs.runs.items()}
+        self._changed: dict[int, set[str]] = {number_: run.names - HEAVY for number_, run in runs.runs.items()}
         self._gone: list[int] = []
         self._news = asyncio.Event()
         self._news.set()
@@ -239,7 +257,7 @@ class Page:
             before -= HEAVY
         self._watched = number_
         if number_ in self._runs.runs:
-            self.note(number_, set(self._runs.runs[number_].fields))
+            self.note(number_, self._runs.runs[number_].names)
             self._asked.set()
 
     async def rest(self, seconds: float) -> None:
@@ -255,7 +273,7 @@ class Page:
         changed, self._changed = self._changed, {}
         gone, self._gone = self._gone, []
         runs = [
-            {"id": number_, **{name: self._runs.runs[number_].fields[name] for name in sorted(names)}}
+            {"id": number_, **self._runs.runs[number_].some(sorted(names))}
             for number_, names in changed.items()
             if number_ in self._runs.runs
         ]

@@ -36,6 +36,8 @@ FILES = Path(__file__).parent / "page"
 LONGEST_LINE = 4 << 20
 LONGEST_QUESTION = 4096  # of a page: its key and a number
 PAUSE = 0.2  # seconds between two messages to a page, so that a hundred runs cost it no more than one
+MOST_A_SECOND = 200_000  # bytes to a page: hundreds of runs that all move are told of less often
+WORKERS = b'{"workers":'  # what a report's line begins with when the next such line says all of it anew
 HEADERS = (
     (
         b"content-security-policy",
@@ -83,6 +85,11 @@ def host_name(asked: str) -> str:
     return asked.partition(":")[0].lower()
 
 
+def pause_after(length: int) -> float:
+    """Seconds in which a page hears nothing after so many bytes."""
+    return max(PAUSE, length / MOST_A_SECOND)
+
+
 async def lines(request: Request) -> AsyncIterator[dict[str, Any]]:
     """The messages of a report, as they come."""
     rest = b""
@@ -90,7 +97,11 @@ async def lines(request: Request) -> AsyncIterator[dict[str, Any]]:
         *whole, rest = (rest + block).split(b"\n")
         if len(rest) > LONGEST_LINE:
             raise ValueError("a line is too long")
-        for line in whole:
+        # When programs say more than this process can take in, it has to stay with what they say now.
+        last = max((at for at, line in enumerate(whole) if line.startswith(WORKERS)), default=-1)
+        for at, line in enumerate(whole):
+            if at < last and line.startswith(WORKERS):
+                continue
             message = json.loads(line)
             if not isinstance(message, dict):
                 raise ValueError("a line is not an object")
@@ -147,8 +158,9 @@ def make_app(token: str, host: str) -> Starlette:
                     await asyncio.wait([news, ended], return_when=asyncio.FIRST_COMPLETED)
                     if not news.done():
                         break
-                    yield f"data: {json.dumps(news.result(), separators=(',', ':'))}\n\n"
-                    await page.rest(PAUSE)
+                    text = f"data: {json.dumps(news.result(), separators=(',', ':'))}\n\n"
+                    yield text
+                    await page.rest(pause_after(len(text)))
             finally:
                 ended.cancel()
                 if news is not None:

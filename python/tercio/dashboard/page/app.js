@@ -15,7 +15,8 @@ let detail = null;
 let ahead = 0; // seconds by which the server's clock is before ours
 let lost = false;
 let page = ""; // what the server knows this page by
-let asked = null;
+let asked = null; // the run whose details we want
+let question = null; // under way to the server
 
 function make(tag, className, ...children) {
   const node = document.createElement(tag);
@@ -115,11 +116,56 @@ function makeBar() {
   return [track, fill];
 }
 
+// ---- What is drawn, and when -------------------------------------------------------------------------------------
+
+// Rows and lanes that are behind are drawn with the next frame when they are in sight or near it, and else when they
+// come there. So news of hundreds of runs cost what can be seen of them, however often they come.
+const behind = new Set();
+const near = new Set();
+const owners = new WeakMap();
+let frame = 0;
+
+const sight = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const owner = owners.get(entry.target);
+    if (entry.isIntersecting) near.add(owner);
+    else near.delete(owner);
+  }
+  later();
+}, { rootMargin: "50% 0px" });
+
+function later() {
+  frame ||= requestAnimationFrame(draw);
+}
+
+function draw() {
+  frame = 0;
+  for (const owner of near) if (behind.delete(owner)) owner.draw();
+}
+
+function touch(owner) {
+  behind.add(owner);
+  if (near.has(owner)) later();
+}
+
+function keep(owner) {
+  owners.set(owner.node, owner);
+  sight.observe(owner.node);
+}
+
+function drop(owner) {
+  sight.unobserve(owner.node);
+  near.delete(owner);
+  behind.delete(owner);
+  owner.node.remove();
+}
+
 // ---- The list ---------------------------------------------------------------------------------------------------
 
 class Row {
   constructor(run) {
-    this.name = make("span", "name");
+    this.run = run;
+    this.name = make("span", "name", run.name || "?");
     this.state = make("span", "state");
     [this.track, this.fill] = makeBar();
     this.left = make("span");
@@ -130,20 +176,15 @@ class Row {
     this.node.dataset.run = run.id;
     this.node.addEventListener("click", () => choose(run.id, true));
     this.home = null;
+    keep(this);
   }
 
-  draw(run) {
-    put(this.name, run.name || "?");
+  // Where it stands in the list: that goes for rows out of sight too.
+  place() {
+    const run = this.run;
     show(this.node, wanted(run));
-    const share = part(run);
-    put(this.state, run.state === "running" ? (share === null ? "running" : `${Math.floor(share * 100)} %`) : run.state);
     dress(this.node, `run ${run.state}`);
     set(this.node, "aria-pressed", String(run.id === chosen));
-    setBar(this.track, this.fill, run);
-    put(this.left, `${progress(run)} · ${perSecond(run.rate)}`);
-    const left = remaining(run);
-    put(this.right, run.state !== "running" ? `${clock(run.ended)} · ${duration(elapsed(run))}`
-      : left === null ? duration(elapsed(run)) : `${duration(left)} left`);
     const home = byId(run.state === "running" ? "running" : "history");
     if (home !== this.home) {
       const focused = document.activeElement === this.node;
@@ -151,6 +192,18 @@ class Row {
       this.home = home;
       if (focused) this.node.focus();
     }
+    this.draw();
+  }
+
+  draw() {
+    const run = this.run;
+    const share = part(run);
+    put(this.state, run.state === "running" ? (share === null ? "running" : `${Math.floor(share * 100)} %`) : run.state);
+    setBar(this.track, this.fill, run);
+    put(this.left, `${progress(run)} · ${perSecond(run.rate)}`);
+    const left = remaining(run);
+    put(this.right, run.state !== "running" ? `${clock(run.ended)} · ${duration(elapsed(run))}`
+      : left === null ? duration(elapsed(run)) : `${duration(left)} left`);
   }
 }
 
@@ -158,28 +211,40 @@ function choose(id, byHand) {
   const before = chosen;
   chosen = id;
   pinned = pinned || byHand;
-  for (const each of [before, id]) if (rows.has(each)) rows.get(each).draw(runs.get(each));
+  for (const each of [before, id]) rows.get(each)?.place();
   ask();
   drawDetail();
 }
 
-// Tell the server which run's details we want. What we had of another one goes: it isn't kept up.
-function ask() {
-  if (chosen === null || page === "" || asked === chosen) return;
+// Tell the server which run's details we want. What we had of another one goes: it isn't kept up. Only one question
+// is under way at a time, for two could arrive in the other order: behind it goes the one that is wanted by then.
+async function ask() {
+  if (question || chosen === null || page === "" || asked === chosen) return;
   const old = runs.get(asked);
   if (old) for (const name of Object.keys(old)) if (!LIGHT.has(name)) delete old[name];
   asked = chosen;
-  fetch("api/watch", { method: "POST", body: JSON.stringify({ page, run: chosen }) }).catch(() => {});
+  const mine = question = new AbortController();
+  try {
+    await fetch("api/watch", { method: "POST", body: JSON.stringify({ page, run: asked }), signal: mine.signal });
+  } catch {
+    // The server is gone; the next one asks for itself.
+  }
+  if (question !== mine) return;
+  question = null;
+  ask();
 }
 
 // Every word of the box has to be in a run's name or state.
+let words = [];
 function wanted(run) {
+  if (words.length === 0) return true;
   const text = `${run.name} ${run.state}`.toLowerCase();
-  return byId("filter").value.toLowerCase().split(/\s+/).every((word) => text.includes(word));
+  return words.every((word) => text.includes(word));
 }
 
-byId("filter").addEventListener("input", () => {
-  for (const run of runs.values()) show(rows.get(run.id).node, wanted(run));
+byId("filter").addEventListener("input", (event) => {
+  words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of rows.values()) show(row.node, wanted(row.run));
 });
 
 // ---- The chosen run ---------------------------------------------------------------------------------------------
@@ -189,9 +254,38 @@ function where(place) {
   return place.line === null ? place.file : `${place.file}:${place.line}`;
 }
 
+// One worker's line.
+class Lane {
+  constructor(worker) {
+    this.number = make("span");
+    this.chip = make("span");
+    this.pid = make("span", "right pid");
+    this.tasks = make("span", "right");
+    this.parts = KINDS.map((kind) => make("i", kind));
+    this.node = make("div", "lane", this.number, this.chip, make("div", "share", ...this.parts), this.tasks, this.pid);
+    this.worker = worker;
+    this.draw();
+    keep(this);
+  }
+
+  draw() {
+    const worker = this.worker;
+    put(this.number, `${worker.worker}`);
+    dress(this.chip, `chip ${worker.state}`);
+    put(this.chip, WORDS[worker.state]);
+    put(this.tasks, `${count(worker.tasks)}${worker.restarts ? ` ↻${worker.restarts}` : ""}`);
+    const death = worker.died ? `, the last death by ${worker.died}` : "";
+    set(this.tasks, "title", `${worker.tasks} tasks, ${worker.restarts} restarts${death}`);
+    put(this.pid, worker.pid ? `pid ${worker.pid}` : "");
+    const all = KINDS.reduce((sum, kind) => sum + worker[kind], 0) || 1;
+    KINDS.forEach((kind, n) => widen(this.parts[n], worker[kind] / all));
+  }
+}
+
 class Detail {
   constructor(run) {
-    this.id = run.id;
+    this.run = run;
+    near.add(this);
     this.title = make("h3", "", run.name || "?");
     [this.track, this.fill] = makeBar();
     this.figures = {};
@@ -209,7 +303,7 @@ class Detail {
     this.lanes = make("div", "lanes");
     const headings = ["", "now", "time so far", "tasks", "process"].map((name, n) => make("span", ["", "middle", "", "right", "right pid"][n], name));
     this.lanes.append(make("div", "headings", ...headings));
-    this.laneNodes = [];
+    this.ofWorkers = [];
     this.workersTitle = make("h2");
     this.key = make("p", "key");
     for (const kind of KINDS) this.key.append(make("span", "", make("i", kind), WORDS[kind]));
@@ -241,19 +335,32 @@ class Detail {
     node.hidden = false;
   }
 
-  draw(run) {
+  // Another one takes its place.
+  close() {
+    near.delete(this);
+    behind.delete(this);
+    this.ofWorkers.forEach(drop);
+  }
+
+  draw() {
+    const run = this.run;
+    if (!run.function) return; // another one is asked for
     dress(byId("detail"), run.state);
     setBar(this.track, this.fill, run);
     put(this.figures.done, progress(run));
     put(this.figures.rate, perSecond(run.rate));
-    this.tick(run);
+    put(this.figures.elapsed, duration(elapsed(run)));
+    put(this.figures.remaining, duration(remaining(run)));
     put(this.figures.state, run.state);
     put(this.end, clock(run.ended));
     show(this.trouble, Boolean(run.error || run.traceback));
     put(this.error, run.error);
     put(this.traceback, run.traceback);
     show(this.traceback, Boolean(run.traceback));
-    this.drawLanes(run.workers);
+    if (this.workers !== run.workers) {
+      this.workers = run.workers;
+      this.drawLanes(run.workers);
+    }
     this.drawSlow(run.slowest);
     if (this.points !== run.points) {
       this.points = run.points;
@@ -261,34 +368,19 @@ class Detail {
     }
   }
 
-  tick(run) {
-    put(this.figures.elapsed, duration(elapsed(run)));
-    put(this.figures.remaining, duration(remaining(run)));
-  }
-
   drawLanes(workers) {
     const restarts = workers.reduce((sum, each) => sum + each.restarts, 0);
     const deaths = [...new Set(workers.map((each) => each.died).filter(Boolean))].join(", ");
     put(this.workersTitle, `Workers${restarts ? ` · ${restarts} restarted` : ""}${deaths ? ` · died by ${deaths}` : ""}`);
-    while (this.laneNodes.length > workers.length) this.laneNodes.pop().node.remove();
-    while (this.laneNodes.length < workers.length) {
-      const lane = { number: make("span"), chip: make("span"), pid: make("span", "right pid"), tasks: make("span", "right"),
-        parts: KINDS.map((kind) => make("i", kind)) };
-      lane.node = make("div", "lane", lane.number, lane.chip, make("div", "share", ...lane.parts), lane.tasks, lane.pid);
-      this.laneNodes.push(lane);
+    while (this.ofWorkers.length > workers.length) drop(this.ofWorkers.pop());
+    while (this.ofWorkers.length < workers.length) {
+      const lane = new Lane(workers[this.ofWorkers.length]);
+      this.ofWorkers.push(lane);
       this.lanes.append(lane.node);
     }
     workers.forEach((worker, at) => {
-      const lane = this.laneNodes[at];
-      put(lane.number, `${worker.worker}`);
-      dress(lane.chip, `chip ${worker.state}`);
-      put(lane.chip, WORDS[worker.state]);
-      put(lane.tasks, `${count(worker.tasks)}${worker.restarts ? ` ↻${worker.restarts}` : ""}`);
-      const death = worker.died ? `, the last death by ${worker.died}` : "";
-      set(lane.tasks, "title", `${worker.tasks} tasks, ${worker.restarts} restarts${death}`);
-      put(lane.pid, worker.pid ? `pid ${worker.pid}` : "");
-      const all = KINDS.reduce((sum, kind) => sum + worker[kind], 0) || 1;
-      KINDS.forEach((kind, n) => widen(lane.parts[n], worker[kind] / all));
+      this.ofWorkers[at].worker = worker;
+      touch(this.ofWorkers[at]);
     });
     const sums = KINDS.map((kind) => workers.reduce((sum, each) => sum + each[kind], 0));
     const all = sums.reduce((a, b) => a + b, 0) || 1;
@@ -377,8 +469,11 @@ function drawDetail() {
     return;
   }
   if (!run.function) return; // asked for, and on its way
-  if (!detail || detail.id !== run.id) detail = new Detail(run);
-  detail.draw(run);
+  if (!detail || detail.run !== run) {
+    detail?.close();
+    detail = new Detail(run);
+  }
+  touch(detail);
 }
 
 // ---- News -------------------------------------------------------------------------------------------------------
@@ -402,10 +497,11 @@ function summarise() {
 
 function forget(id) {
   runs.delete(id);
-  rows.get(id)?.node.remove();
+  if (rows.has(id)) drop(rows.get(id));
   rows.delete(id);
   if (asked === id) asked = null;
-  if (chosen === id) { chosen = null; pinned = false; detail = null; }
+  if (chosen === id) { chosen = null; pinned = false; }
+  if (detail?.run.id === id) { detail.close(); detail = null; }
 }
 
 function take(news) {
@@ -413,6 +509,8 @@ function take(news) {
   if (news.page) {
     page = news.page;
     asked = null;
+    question?.abort();
+    question = null;
   }
   news.gone.forEach(forget);
   let newest = null;
@@ -424,9 +522,12 @@ function take(news) {
       runs.set(change.id, run);
       newest = change.id;
     }
-    Object.assign(run, change);
+    // Details of another run than the one that we asked for last were on their way, and are old when they are wanted.
+    for (const name of Object.keys(change)) if (LIGHT.has(name) || run.id === asked) run[name] = change[name];
     if (!rows.has(run.id)) rows.set(run.id, new Row(run));
-    rows.get(run.id).draw(run);
+    const row = rows.get(run.id);
+    if (change.state === undefined) touch(row);
+    else row.place(); // it begins or ends, which is seldom
   }
   // Until somebody picks one, the newest is shown.
   if (newest !== null && !pinned) choose(newest, false);
@@ -452,9 +553,7 @@ function listen() {
 // Times that pass by themselves; nothing else is drawn without news.
 setInterval(() => {
   if (document.hidden) return;
-  for (const run of runs.values()) if (run.state === "running") rows.get(run.id).draw(run);
-  const run = runs.get(chosen);
-  if (detail && run && run.state === "running") detail.tick(run);
+  for (const owner of near) if (owner.run?.state === "running") touch(owner);
 }, 1000);
 
 document.addEventListener("keydown", (event) => {

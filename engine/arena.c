@@ -30,9 +30,8 @@
 #define FIRST_SEGMENT (UINT64_C(4) << 20)
 #define LARGEST_SEGMENT (UINT64_C(64) << 20)
 #define SEGMENT_UNIT (UINT64_C(2) << 20)
-#define KEEP_WARM (UINT64_C(64) << 20) /* free memory that is worth keeping whatever is in use */
 
-enum { looks_per_put = 4 };
+enum { looks_per_put = 4, puts_per_window = 64 };
 
 struct segment {
     uint64_t offset;
@@ -69,6 +68,8 @@ struct tercio__arena {
     struct record *records; /* 0 is the head of the list of lent blocks, which is a ring */
     uint32_t n_records, room_records, unused;
     uint64_t in_use, warm; /* bytes */
+    uint64_t peak[2];      /* most in use in this window of puts, and in the one before */
+    unsigned puts;         /* in this window */
 };
 
 tercio__arena *tercio__arena_new(tercio__file *file, _Atomic uint64_t *file_end, tercio__range *published,
@@ -354,12 +355,24 @@ static void free_run(tercio__arena *arena, struct segment *s, uint32_t first, ui
         pages += s->tags[first + pages] & ~FREE;
     set_free(s, first, pages);
 
-    uint64_t keep = arena->in_use > KEEP_WARM ? arena->in_use : KEEP_WARM;
-    if (arena->warm > arena->in_use + keep) {
+    uint64_t peak = arena->peak[0] > arena->peak[1] ? arena->peak[0] : arena->peak[1];
+    if (arena->warm > peak + TERCIO__KEEP_WARM) {
         make_cold(arena, s, first, first + pages);
         if (s->n_used == 0 && arena->n_segments > 1)
             drop_segment(arena, s);
     }
+}
+
+/* What was in use lately will be again: memory that is warm costs a fifth of fresh one. */
+static void note_use(tercio__arena *arena)
+{
+    if (++arena->puts > puts_per_window) {
+        arena->puts = 0;
+        arena->peak[1] = arena->peak[0];
+        arena->peak[0] = 0;
+    }
+    if (arena->in_use > arena->peak[0])
+        arena->peak[0] = arena->in_use;
 }
 
 static void free_block(tercio__arena *arena, uint32_t id)
@@ -403,6 +416,54 @@ void tercio__arena_reclaim(tercio__arena *arena)
     look(arena, looks_per_put);
 }
 
+/* Cools free runs of a segment until `excess` bytes are gone. Returns: how many are left to go. */
+static uint64_t cool(tercio__arena *arena, struct segment *s, uint64_t excess)
+{
+    for (uint32_t at = 0; at < s->pages && excess;) {
+        uint32_t tag = s->tags[at], run = tag & ~FREE;
+        if (!(tag & FREE)) {
+            at += arena->records[tag].pages;
+            continue;
+        }
+        for (uint32_t page = at, end = at + run, to; page < end && excess; page = to) {
+            to = same_warmth(s, page, end);
+            if (!is_warm(s, page))
+                continue;
+            uint64_t pages = (excess + arena->page - 1) / arena->page;
+            if (pages < to - page)
+                to = page + (uint32_t)pages;
+            uint64_t bytes = (uint64_t)(to - page) * arena->page;
+            make_cold(arena, s, page, to);
+            excess -= bytes < excess ? bytes : excess;
+        }
+        at += run;
+    }
+    return excess;
+}
+
+/* Gives free memory back but for `keep` bytes, and the segments that are then empty. */
+static void give_up(tercio__arena *arena, uint64_t keep)
+{
+    look(arena, arena->n_records);
+    uint64_t kept = arena->in_use + keep, excess = arena->warm > kept ? arena->warm - kept : 0;
+    for (size_t i = arena->n_segments; i-- > 0 && excess;) {
+        struct segment *s = arena->segments[i];
+        excess = cool(arena, s, excess);
+        if (s->n_used == 0 && arena->n_segments > 1 && !is_warm(s, 0) && same_warmth(s, 0, s->pages) == s->pages)
+            drop_segment(arena, s);
+    }
+}
+
+void tercio__arena_trim(tercio__arena *arena)
+{
+    if (arena->fd < 0)
+        return;
+    give_up(arena, TERCIO__KEEP_WARM);
+    arena->peak[0] = arena->in_use;
+    arena->peak[1] = 0;
+    arena->puts = 0;
+}
+
 /* ---- Putting --------------------------------------------------------------------------------------------------- */
 
 static int heap_block(tercio__arena *arena, size_t size, uint32_t id)
@@ -435,6 +496,10 @@ static int file_block(tercio__arena *arena, size_t size, uint32_t id)
     if (!s) {
         int error;
         s = add_segment(arena, bytes, &error);
+        if (!s) { /* what is kept warm may be in the way */
+            give_up(arena, 0);
+            s = add_segment(arena, bytes, &error);
+        }
         if (!s)
             return error;
         first = 0;
@@ -534,6 +599,7 @@ static int put(tercio__arena *arena, const tercio_bytes *pieces, size_t n, size_
     if (state == TERCIO__BLOCK_LENT)
         link_lent(arena, id);
     arena->in_use += r->bytes;
+    note_use(arena);
     block->offset = r->segment ? r->segment->offset + (uint64_t)r->first * arena->page : (uint64_t)(uintptr_t)r->head;
     block->size = size;
     if (data)

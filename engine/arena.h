@@ -57,6 +57,9 @@ void tercio__file_unref(tercio__file *); /* the last one closes the descriptor *
  * uses it. */
 void tercio__file_retire(tercio__file *);
 int tercio__file_fd(const tercio__file *);
+/* Rings `bell` once views of more than TERCIO__KEEP_WARM bytes were closed in this process from now on; -1: don't. */
+void tercio__file_listen(tercio__file *, int bell);
+uint64_t tercio__file_returned(tercio__file *); /* bytes of views closed since then; caller: the process that made it */
 
 /* The owner's side. Not thread-safe: under the pool's lock in the parent, the worker's one thread in a worker. */
 typedef struct tercio__arena tercio__arena;
@@ -77,6 +80,10 @@ void tercio__arena_free(tercio__arena *, const tercio_block *);
 /* Looks at a few lent blocks, oldest first, and takes back those that were returned; put calls it, and looks at all
  * of them before it asks for a new segment. */
 void tercio__arena_reclaim(tercio__arena *);
+/* Gives free memory back to the system but for TERCIO__KEEP_WARM bytes. Until then what was in use lately is kept, used
+ * or not: fresh memory costs five times as much. */
+void tercio__arena_trim(tercio__arena *);
+#define TERCIO__KEEP_WARM (UINT64_C(64) << 20)
 /* From now on the block is taken back when it was returned. `borrower` (not 0) is for bury. */
 void tercio__arena_unhold(tercio__arena *, const tercio_block *, uint32_t borrower);
 /* Frees all that is lent to a borrower who is dead. */

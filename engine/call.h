@@ -26,6 +26,7 @@ struct tercio_call {
     tercio__taker taker;
     tercio__file *file;
     tercio__arena *arena; /* made when first needed */
+    uint32_t trimmed;     /* what channel.trim was when it was heeded last */
     uint32_t fork_generation;
 
     /* what runs */

@@ -48,6 +48,8 @@
  * channel.gate         parent                worker      release/acquire: everything the parent wrote before start
  * channel.stop         parent                worker      release/acquire
  * channel.lifespan     parent                worker      relaxed: a limit, read anew after each chunk
+ * channel.trim         parent                worker      relaxed, fenced by B1/B2: counts how often free memory is to
+ *                                                        be given back
  * channel.cancel       parent                worker      release/acquire: sequence + 1 of a chunk that is not wanted
  * channel.down_tail    parent                worker      relaxed: a hint for the low water mark; slots are the truth
  * channel.low_water    parent                worker      relaxed: fenced by B1/B2
@@ -183,7 +185,7 @@ typedef struct {
     TERCIO__LINE _Atomic uint64_t down_tail; /* written by the parent */
     _Atomic uint64_t low_water;
     _Atomic uint64_t cancel;
-    _Atomic uint32_t stop, lifespan;
+    _Atomic uint32_t stop, lifespan, trim;
     TERCIO__LINE _Atomic uint64_t up_head; /* written by the parent when it has read */
 
     TERCIO__LINE _Atomic uint64_t down_head; /* written by the worker */

@@ -72,6 +72,15 @@ static bool is_overruled(const tercio__chunk *chunk, const tercio__record *recor
            (chunk->abort == TERCIO__ABORT_CANCEL || (chunk->abort == TERCIO__ABORT_TIMEOUT && record->status));
 }
 
+static void take_blocks(tercio_pool *pool, const tercio_block *blocks, uint32_t n)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < n; i++)
+        bytes += blocks[i].size;
+    atomic_fetch_add_explicit(&pool->blocks_out, n, memory_order_relaxed);
+    tercio__note_moved(pool, bytes);
+}
+
 static void take_result(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
 {
     tercio_pool *pool = worker->pool;
@@ -109,7 +118,7 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
     if (tercio__inbox_add(&run->incoming, &entry, blocks, payload, NULL))
         run->error = TERCIO_ENOMEM;
     else if (record->n_blocks)
-        atomic_fetch_add_explicit(&pool->blocks_out, record->n_blocks, memory_order_relaxed);
+        take_blocks(pool, blocks, record->n_blocks);
     run->news = true;
     chunk->done++;
     chunk->attempts = 1;

@@ -169,6 +169,8 @@ static int place_parts(tercio_pool *pool, const tercio_message *message, tercio_
     chunk->head_in_block = head_in_block;
     chunk->head_size = head_in_block ? 0 : (uint32_t)message->parts[0].size;
     pool->lent_bytes += chunk->lent;
+    if (chunk->lent)
+        tercio__note_moved(pool, chunk->lent);
     return 0;
 }
 

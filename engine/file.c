@@ -43,10 +43,12 @@ struct tercio__file {
     _Atomic bool retired;
     int fd;
     uint32_t generation;  /* of the process that made it */
-    pthread_mutex_t lock; /* views, discarded; only in that process */
+    pthread_mutex_t lock; /* what follows; only in that process */
     struct view *views;
     tercio__range *discarded; /* ranges whose owner is dead */
     size_t n_discarded;
+    uint64_t returned; /* bytes, since somebody listens */
+    int listener;      /* a bell; -1: nobody */
 };
 
 /* ---- Forks ----------------------------------------------------------------------------------------------------- */
@@ -100,6 +102,7 @@ tercio__file *tercio__file_new(int fd)
         return NULL;
     }
     file->fd = fd;
+    file->listener = -1;
     file->generation = tercio__fork_generation();
     atomic_init(&file->refs, 1);
     atomic_init(&file->uses, 1);
@@ -159,6 +162,24 @@ void tercio__file_unref(tercio__file *file)
 int tercio__file_fd(const tercio__file *file)
 {
     return file->fd;
+}
+
+void tercio__file_listen(tercio__file *file, int bell)
+{
+    if (file->fd < 0 || file->generation != tercio__fork_generation())
+        return;
+    pthread_mutex_lock(&file->lock);
+    file->returned = 0;
+    file->listener = bell;
+    pthread_mutex_unlock(&file->lock);
+}
+
+uint64_t tercio__file_returned(tercio__file *file)
+{
+    pthread_mutex_lock(&file->lock);
+    uint64_t bytes = file->returned;
+    pthread_mutex_unlock(&file->lock);
+    return bytes;
 }
 
 /* ---- Memory of the dead ---------------------------------------------------------------------------------------- */
@@ -253,6 +274,19 @@ void tercio__heap_block_end(tercio__block_head *head)
         tercio__heap_block_drop(head);
 }
 
+static void tell_listener(tercio__file *file, uint64_t bytes)
+{
+    if (file->generation != tercio__fork_generation())
+        return;
+    pthread_mutex_lock(&file->lock);
+    file->returned += bytes;
+    if (file->listener >= 0 && file->returned > TERCIO__KEEP_WARM) {
+        tercio__bell_ring(file->listener);
+        file->listener = -1;
+    }
+    pthread_mutex_unlock(&file->lock);
+}
+
 /* Tells the owner, or, where it is dead, gives back the memory in its place. */
 static void give_back(tercio__file *file, const tercio_block *block)
 {
@@ -273,6 +307,7 @@ static void give_back(tercio__file *file, const tercio_block *block)
          * until the pool ends, which costs its memory and nothing else. */
         (void)tercio__shm_write(file->fd, block->offset + offsetof(tercio__block_head, state), &returned,
                                 sizeof returned);
+        tell_listener(file, block->size);
     }
     tercio__file_unuse(file);
 }

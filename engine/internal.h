@@ -173,6 +173,9 @@ struct tercio_pool {
     bool started;               /* the first workers were */
     tercio__range *dead_ranges; /* segments of workers that died */
     size_t n_dead_ranges;
+    uint64_t moved_bytes; /* of blocks, since the keeper looked last */
+    uint64_t trim_at;     /* when the keeper will look whether free memory can go; 0: it has, or there is little */
+    bool listens;         /* for views that are closed after it went */
     _Atomic uint64_t blocks_out; /* large parts of results that were neither taken nor released */
     bool closing, finishing;
     int failure;            /* why the pool can't go on; 0: it can */
@@ -193,6 +196,8 @@ static inline void tercio__unlock(tercio_pool *pool)
 {
     pthread_mutex_unlock(&pool->lock);
 }
+/* supervise.c: blocks of so many bytes were filled or came. Under the lock. */
+void tercio__note_moved(tercio_pool *, uint64_t bytes);
 static inline bool tercio__is_ours(const tercio_pool *pool)
 {
     return pool->fork_generation == tercio__fork_generation();

@@ -433,6 +433,7 @@ static void free_memory(tercio_pool *pool)
         free(pool->page);
     tercio__arena_delete(pool->arena);
     if (pool->file) {
+        tercio__file_listen(pool->file, -1);
         tercio__file_retire(pool->file);
         tercio__file_unref(pool->file);
     }

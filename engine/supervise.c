@@ -395,6 +395,52 @@ bool tercio__worker_collect(tercio__worker *worker)
     return true;
 }
 
+/* ---- Memory that was used lately -----------------------------------------------------------------------------------------
+ *
+ * It is kept while large things move, and given back after a second in which none did. */
+
+enum { LINGER_NS = 1000000000 };
+
+void tercio__note_moved(tercio_pool *pool, uint64_t bytes)
+{
+    pool->moved_bytes += bytes;
+    if (pool->moved_bytes <= TERCIO__KEEP_WARM || pool->trim_at || !pool->starter->processes)
+        return;
+    pool->moved_bytes = 0;
+    pool->trim_at = tercio__now() + LINGER_NS;
+    tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+}
+
+/* Returns: when to look again; 0: not before something moves. */
+static uint64_t trim(tercio_pool *pool)
+{
+    if (pool->listens && pool->trim_at == 0 && tercio__file_returned(pool->file) > TERCIO__KEEP_WARM) {
+        pool->listens = false;
+        pool->trim_at = tercio__now() + LINGER_NS;
+    }
+    if (pool->trim_at == 0)
+        return 0;
+    uint64_t now = tercio__now();
+    if (now < pool->trim_at)
+        return pool->trim_at;
+    if (pool->moved_bytes) {
+        pool->moved_bytes = 0;
+        return pool->trim_at = now + LINGER_NS;
+    }
+    pool->trim_at = 0;
+    pool->listens = true;
+    tercio__file_listen(pool->file, pool->keeper_bell);
+    tercio__arena_trim(pool->arena);
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        if (worker->state != TERCIO_STATE_START)
+            continue;
+        atomic_fetch_add_explicit(&worker->sender.map.words->trim, 1, memory_order_relaxed);
+        tercio__wake(worker);
+    }
+    return 0;
+}
+
 /* ---- Starting ---------------------------------------------------------------------------------------------------------- */
 
 static bool wanted(const tercio_pool *pool)
@@ -549,7 +595,9 @@ static void *keep(void *data)
         tercio__pump(pool);
         collect_the_dead(pool, tokens, n);
         bool hidden = false;
-        uint64_t deadline = check_deadlines(pool, &hidden);
+        uint64_t deadline = check_deadlines(pool, &hidden), look = trim(pool);
+        if (look && (deadline == 0 || look < deadline))
+            deadline = look;
         if (pool->needs_start && wanted(pool)) {
             tercio__unlock(pool);
             int error = tercio__start_missing(pool), number = errno;

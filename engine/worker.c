@@ -250,9 +250,20 @@ done:
     return go_on;
 }
 
+static void trim(tercio_call *call)
+{
+    uint32_t asked = LOAD(call->words->trim, relaxed);
+    if (asked == call->trimmed)
+        return;
+    call->trimmed = asked;
+    if (call->arena)
+        tercio__arena_trim(call->arena);
+}
+
 static bool work_ready(tercio_call *call)
 {
-    return tercio__taker_has_next(&call->taker) || LOAD(call->words->stop, acquire) != TERCIO__STOP_NO;
+    return tercio__taker_has_next(&call->taker) || LOAD(call->words->stop, acquire) != TERCIO__STOP_NO ||
+           LOAD(call->words->trim, relaxed) != call->trimmed;
 }
 
 static void work(tercio_call *call)
@@ -269,6 +280,7 @@ static void work(tercio_call *call)
                 return;
             note_now(call);
             tercio__call_phase(call, TERCIO_STATE_WAIT);
+            trim(call);
             tercio__call_sleep(call, work_ready);
             ADD(call->words->ns_wait, lap(call));
             break;

@@ -200,6 +200,33 @@ def test_memory_stays_flat_over_a_mixed_load(process_method):
         assert _memory(pool) - before < 32 * MB
 
 
+def _shared_memory():
+    """Bytes of memory that this process' shared memory files have."""
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        path = "/proc/self/fd/" + name
+        if os.path.islink(path) and os.readlink(path).startswith("/memfd:tercio"):
+            total += os.stat(path).st_blocks * 512
+    return total
+
+
+def test_memory_is_given_back_when_nothing_large_moves(process_method):
+    given = [np.full(8 * MB, float(i)) for i in range(6)]  # 64 MB each
+    kept = 3 * 64 * MB + 16 * MB  # the parent and two workers keep 64 MB each, and there are rings
+    with WorkerPool(2, start_method=process_method, keep_alive=True) as pool:
+        for late in (False, True):
+            back = pool.map(tasks.array_set_first, given, chunk_size=1, concatenate_numpy_output=False)
+            full = _shared_memory()
+            assert full > 6 * 64 * MB
+            # Results may be let go long after they came, when all the rest has been given back.
+            while late and _shared_memory() > (6 + 1) * 64 * MB + 16 * MB:
+                pass
+            del back
+            gc.collect()
+            while _shared_memory() > kept:
+                pass
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(os.environ.get("TERCIO_LONG") != "1", reason="long: TERCIO_LONG=1 runs it")

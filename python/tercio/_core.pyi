@@ -16,7 +16,19 @@ ENGINE_VERSION: Final[int]
 """The engine's, which is that of the layout of its shared memory, too."""
 
 def usable_cpu_count() -> int:
-    """CPUs that this process may use: affinity and the container's quota, rounded up."""
+    """CPUs that this process may use: affinity and the container's quota, rounded up.
+
+    Returns
+    -------
+    int
+        At least 1. It is what ``n_jobs=None`` takes.
+
+    Examples
+    --------
+    >>> from tercio import cpu_count, usable_cpu_count
+    >>> 1 <= usable_cpu_count() <= cpu_count()
+    True
+    """
 
 @final
 class Call:
@@ -187,6 +199,15 @@ class AsyncResult(Generic[_R]):
         -------
         bool
             False while the task waits or runs.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=1, start_method="threading") as pool:
+        ...     result = pool.apply_async(abs, (-1,))
+        ...     result.wait()
+        ...     result.ready()
+        True
         """
     def successful(self) -> bool:
         """Whether the task returned something, rather than raised.
@@ -200,6 +221,15 @@ class AsyncResult(Generic[_R]):
         ------
         ValueError
             If it is not ready.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=1, start_method="threading") as pool:
+        ...     result = pool.apply_async(int, ("no number",))
+        ...     result.wait()
+        ...     result.successful()
+        False
         """
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it is ready, or for some time.
@@ -208,6 +238,16 @@ class AsyncResult(Generic[_R]):
         ----------
         timeout : float, optional
             Seconds; None: for as long as it takes.
+
+        Examples
+        --------
+        >>> import time
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=1) as pool:
+        ...     result = pool.apply_async(time.sleep, (60,))
+        ...     result.wait(timeout=0.01)
+        ...     result.ready()
+        False
         """
     def get(self, timeout: float | None = None) -> _R:
         """The result, waited for.
@@ -232,6 +272,14 @@ class AsyncResult(Generic[_R]):
             If it was cancelled.
         RuntimeError
             If the pool was terminated first.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+        ...     results = [pool.apply_async(pow, (2, n)) for n in range(4)]
+        ...     [result.get() for result in results]
+        [1, 2, 4, 8]
         """
     def cancel(self) -> bool:
         """Cancel the task: one that waits is not run, one that runs is interrupted, and its worker killed if need be.
@@ -240,9 +288,29 @@ class AsyncResult(Generic[_R]):
         -------
         bool
             False if it was ready already.
+
+        Examples
+        --------
+        >>> import time
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=1) as pool:
+        ...     result = pool.apply_async(time.sleep, (60,))
+        ...     result.cancel()
+        True
         """
     def __await__(self) -> Generator[Any, None, _R]:
-        """Wait for it in a coroutine, as ``get`` does in a thread."""
+        """Wait for it in a coroutine, as ``get`` does in a thread.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from tercio import WorkerPool
+        >>> async def main():
+        ...     with WorkerPool(n_jobs=1, start_method="threading") as pool:
+        ...         return await pool.apply_async(abs, (-1,))
+        >>> asyncio.run(main())
+        1
+        """
 
 def worker_main(argument: str) -> None:
     """tercio_worker_main: does the work of a worker or server and ends the process."""

@@ -53,7 +53,14 @@ class ThreadingContext:
         return getattr(multiprocessing, name)
 
     def get_start_method(self, allow_none: bool = False) -> str:
-        """``"threading"``."""
+        """``"threading"``.
+
+        Examples
+        --------
+        >>> from tercio.context import get_context
+        >>> get_context("threading").get_start_method()
+        'threading'
+        """
         return "threading"
 
 
@@ -69,6 +76,12 @@ def get_context(method: str) -> Any:
     -------
     multiprocessing.context.BaseContext or ThreadingContext
         Locks, values and so on made by it can be given to workers as shared objects.
+
+    Examples
+    --------
+    >>> from tercio.context import get_context
+    >>> get_context("spawn").get_start_method()
+    'spawn'
     """
     if method == "threading":
         return ThreadingContext()

@@ -28,6 +28,13 @@ def get_insights(stats: Sequence[dict[str, Any]]) -> dict[str, Any]:
     -------
     dict
         Durations are text, ratios are fractions of the total time. Empty if there is no worker.
+
+    Examples
+    --------
+    >>> from tercio.insights import get_insights
+    >>> insights = get_insights([{"tasks": 3, "start": 0.1, "init": 0, "wait": 0.4, "work": 1.5, "exit": 0}])
+    >>> insights["working_time"], round(insights["working_ratio"], 2)
+    (['0:00:01.500'], 0.75)
     """
     if not stats:
         return {}
@@ -57,7 +64,24 @@ def _time(name: str) -> str:
 
 
 def insights_string(insights: dict[str, Any]) -> str:
-    """Insights as lines for a terminal; says how to get some if there are none."""
+    """Insights as lines for a terminal; says how to get some if there are none.
+
+    Parameters
+    ----------
+    insights : dict
+        As ``get_insights`` gives them.
+
+    Returns
+    -------
+    str
+        The lines, without a newline at the end.
+
+    Examples
+    --------
+    >>> from tercio.insights import insights_string
+    >>> insights_string({})
+    'There are no insights. Make the pool with enable_insights=True and run something first.'
+    """
     if not insights:
         return "There are no insights. Make the pool with enable_insights=True and run something first."
     lines = ["WorkerPool insights", "-------------------"]

@@ -113,7 +113,21 @@ class WorkerPool:
 
     @property
     def ctx(self) -> Any:
-        """The multiprocessing context whose locks, values and events fit this pool's shared objects."""
+        """The multiprocessing context whose locks, values and events fit this pool's shared objects.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> def add(total, value):
+        ...     with total.get_lock():
+        ...         total.value += value
+        >>> with WorkerPool(n_jobs=2, start_method="fork") as pool:
+        ...     total = pool.ctx.Value("i", 0)
+        ...     pool.set_shared_objects(total)
+        ...     _ = pool.map(add, range(10))
+        ...     total.value
+        45
+        """
         if self._ctx is None:
             from tercio.context import get_context
 
@@ -717,6 +731,15 @@ class WorkerPool:
         ----------
         keep_alive : bool
             Wait for the work alone; the workers live on.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
+        ...     results = [pool.apply_async(abs, (value,)) for value in (-1, -2)]
+        ...     pool.join()
+        ...     [result.get() for result in results]
+        [1, 2]
         """
         self.stop_and_join(keep_alive)
 
@@ -830,7 +853,19 @@ class WorkerPool:
         return get_insights(self._session.stats())
 
     def print_insights(self) -> None:
-        """Print what the workers did with their time."""
+        """Print what the workers did with their time.
+
+        Examples
+        --------
+        >>> from tercio import WorkerPool
+        >>> with WorkerPool(n_jobs=2, start_method="threading", enable_insights=True) as pool:
+        ...     _ = pool.map(abs, range(10))
+        ...     pool.print_insights()
+        WorkerPool insights
+        -------------------
+        Tasks completed: 10
+        Total start up time: ...
+        """
         from tercio.insights import insights_string
 
         print(insights_string(self.get_insights()))

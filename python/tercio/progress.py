@@ -34,6 +34,13 @@ class ProgressBar:
         What the call calls; for the dashboard.
     name : str
         Which call it is; for the dashboard.
+
+    Examples
+    --------
+    >>> from tercio.progress import ProgressBar
+    >>> bar = ProgressBar("dashboard", {}, total=10)  # a bar that draws nothing
+    >>> bar.update(10)
+    >>> bar.close()
     """
 
     def __init__(

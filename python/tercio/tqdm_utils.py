@@ -38,6 +38,16 @@ def get_tqdm(progress_bar_style: str | None) -> Any:
         If there is no such style.
     ImportError
         If the style needs a package that is missing.
+
+    Examples
+    --------
+    >>> import io
+    >>> from tercio.tqdm_utils import get_tqdm
+    >>> screen = io.StringIO()
+    >>> with get_tqdm("std")(total=10, file=screen) as bar:
+    ...     _ = bar.update(10)
+    >>> "10/10" in screen.getvalue()
+    True
     """
     style = check_style(progress_bar_style)
     if style == "notebook":
@@ -68,7 +78,29 @@ def check_style(style: object) -> str:
 def check_progress_bar(
     wanted: bool, options: dict[str, Any] | None, style: str | None
 ) -> tuple[str, dict[str, Any]] | None:
-    """Style and options of a bar, checked by making one that shows nothing; None if no bar is wanted."""
+    """Style and options of a bar, checked by making one that shows nothing; None if no bar is wanted.
+
+    Parameters
+    ----------
+    wanted : bool
+        Whether there is to be a bar. If not, the options' values aren't looked at.
+    options : dict or None
+        What the user gave for tqdm. It is not changed.
+    style : str or None
+        A style; None: ``PROGRESS_BAR_DEFAULT_STYLE``.
+
+    Returns
+    -------
+    tuple of str and dict, or None
+        The style's name, and the options with our defaults.
+
+    Examples
+    --------
+    >>> from tercio.tqdm_utils import check_progress_bar
+    >>> style, options = check_progress_bar(True, {"desc": "files"}, None)
+    >>> style, options["desc"], options["mininterval"]
+    ('std', 'files', 0.1)
+    """
     name = check_style(style)
     if options is not None and not isinstance(options, dict):
         raise TypeError(f"progress_bar_options must be a dict or None, not {type(options).__name__}")

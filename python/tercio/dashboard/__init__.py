@@ -76,7 +76,14 @@ def start_dashboard(port_range: Sequence[int] = range(8080, 8100)) -> dict[str, 
 
 
 def shutdown_dashboard() -> None:
-    """Stop the dashboard that this program started, and disconnect. Does nothing if there is none."""
+    """Stop the dashboard that this program started, and disconnect. Does nothing if there is none.
+
+    Examples
+    --------
+    >>> from tercio.dashboard import shutdown_dashboard, start_dashboard
+    >>> port = start_dashboard(port_range=[0])["dashboard_port_nr"]
+    >>> shutdown_dashboard()
+    """
     global _started
     if _started is None or _started[0] != os.getpid():
         return
@@ -156,6 +163,12 @@ def get_stacklevel() -> int:
     -------
     int
         1 unless it was changed.
+
+    Examples
+    --------
+    >>> from tercio.dashboard import get_stacklevel
+    >>> get_stacklevel()
+    1
     """
     return _stacklevel
 

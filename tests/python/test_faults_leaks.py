@@ -6,10 +6,12 @@ import gc
 import os
 import stat
 import sys
+import time
 
 import faults
 import pytest
 import tasks
+from support import descriptors
 from tercio import WorkerPool
 
 LONG = os.environ.get("TERCIO_LONG") == "1"
@@ -66,6 +68,34 @@ def test_calls_of_each_kind_leave_nothing(method):
             # Less than a block for every third call: caches may fill, but nothing may stay of each.
             assert sys.getallocatedblocks() - blocks < max(rounds / 3, 20) + 200, name
             assert resident() - memory < 8 << 20, name
+
+
+def in_shared_memory():
+    """Bytes that the pool's memory has."""
+    return sum(
+        os.stat(int(fd)).st_blocks * 512
+        for fd, where in descriptors().items()
+        if where.startswith(("/memfd:tercio ", "/dev/shm/#"))
+    )
+
+
+LARGE_CALLS = {
+    "apply": lambda pool, large: pool.apply(len, (large,)),
+    "left alone": lambda pool, large: pool.apply_async(len, (large,)) and None,
+}
+
+
+@pytest.mark.parametrize("name", LARGE_CALLS)
+def test_large_arguments_are_given_back_though_no_call_comes(name):
+    with WorkerPool(1, keep_alive=True) as pool:
+        pool.map(len, ["a"])
+        before = in_shared_memory()
+        LARGE_CALLS[name](pool, bytes(100 << 20))
+        bound = time.monotonic() + 20
+        while in_shared_memory() > before + (64 << 20):  # more than what is worth keeping
+            assert time.monotonic() < bound
+            time.sleep(0.001)
+        assert pool.map(len, ["ab"]) == [2]
 
 
 def facts(_):

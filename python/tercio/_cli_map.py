@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tercio._cli import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, complain
+from tercio._errors import name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 SHOWN = 120  # characters of a task in a report
 REPORTED = 20  # failures told one by one
+OPTIONS = {"n_jobs": "--jobs", "chunk_size": "--chunk-size", "task_timeout": "--timeout", "max_retries": "--retries"}
+
+
+def in_our_words(error: Exception) -> UsageError:
+    """What the pool says of a parameter, by the name of the option."""
+    name, space, rest = str(error).partition(" ")
+    return UsageError(OPTIONS.get(name, name) + space + rest)
 
 
 class WriteError(Exception):
@@ -36,6 +44,8 @@ def find_function(spec: str) -> Callable[..., Any]:
     folder, module = os.getcwd(), place
     if place.endswith(".py"):
         path = Path(place).resolve()
+        if not path.is_file():
+            raise UsageError(f"there is no file {place!r}")
         folder, module = str(path.parent), path.stem
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -80,12 +90,14 @@ class Task:
     """What runs in a worker. Answers with the task's number, so that results may come in any order."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+        # By these names errors and the dashboard call it as the user does.
+        self.__wrapped__ = function
+        self.__qualname__ = name_of(function)
 
     def __call__(self, index: int, args: Any, kwargs: dict[str, Any]) -> tuple[int, str | Failure]:
         try:
             # As JSON already here: the workers share that work, and any result can travel.
-            return index, json.dumps(self.function(*args, **kwargs), default=plain)
+            return index, json.dumps(self.__wrapped__(*args, **kwargs), default=plain)
         except Exception as error:
             import traceback
 
@@ -101,7 +113,7 @@ def plain(value: Any) -> Any:
         return sorted(value)
     if hasattr(value, "tolist"):  # numpy's arrays and numbers
         return value.tolist()
-    raise TypeError(f"the result holds a {type(value).__name__}, which JSON has no form for")
+    raise TypeError(f"the result holds something of type {type(value).__name__}, which JSON has no form for")
 
 
 def lines_of(stream: Any, end: bytes) -> Iterator[str]:
@@ -270,7 +282,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         pool = WorkerPool(options.jobs, start_method=options.start_method or DEFAULT_START_METHOD)
     except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from None
+        raise in_our_words(error) from None
     chunk_size = options.chunk_size
     if chunk_size is None and tasks.total is None:
         chunk_size = 1  # what runs from a shell takes long enough, and a warning of ours would be noise
@@ -290,7 +302,7 @@ def _run(options: argparse.Namespace) -> int:
         except ValueError as error:
             if report.n_results or tasks.under_way:
                 raise
-            raise UsageError(str(error)) from None
+            raise in_our_words(error) from None
         finally:
             results.close()
     if not options.stop:

@@ -86,7 +86,7 @@ def test_failures_are_told(here: Path) -> None:
     ]
     code, lines, errors = tercio_map(here, "work:odd", "1")
     assert (code, lines) == (1, [])
-    assert "holds a object" in errors
+    assert "holds something of type object" in errors
     code, lines, errors = tercio_map(here, "work:inverse", *["0"] * 30)
     assert "... and 10 more" in errors
     code, lines, _ = tercio_map(here, "work:inverse", "--stop", "-c", "1", "0", *["1"] * 20)
@@ -102,6 +102,7 @@ def test_envelope_names_what_died(here: Path, unordered: tuple[str, ...]) -> Non
     assert [found[index].get("result") for index in range(4)] == ["1", None, "3", "4"]
     assert (found[1]["input"], found[1]["error"]["type"]) == ("2", "WorkerDiedError")
     assert "SIGKILL" in errors
+    assert "while it ran die_at_two" in errors
     assert "1 of 4" in errors
 
 
@@ -121,8 +122,9 @@ def test_retries_and_limits(here: Path) -> None:
         (("work:nothing",), "has no 'nothing'"),
         (("work:FUNCTIONS.x",), "has no"),
         (("work:double", "-m", "cloning", "1"), "cloning"),
-        (("work:double", "-c", "0", "1"), "chunk_size"),
-        (("work:double", "-t", "0", "1"), "task_timeout"),
+        (("work:double", "-c", "0", "1"), "--chunk-size is 0"),
+        (("work:double", "-t", "0", "1"), "--timeout is 0"),
+        (("./nowhere.py:f",), "no file './nowhere.py'"),
     ],
 )
 def test_misuse(here: Path, options: tuple[str, ...], text: str) -> None:

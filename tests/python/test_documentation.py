@@ -10,6 +10,7 @@ leaves it out; ``<!-- continues -->`` puts the Python blocks before it in the sa
 from __future__ import annotations
 
 import doctest
+import inspect
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from tercio import WorkerPool
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("TERCIO_BUILD", ROOT / "build" / "c"))
@@ -175,6 +177,22 @@ def test_blocks_are_found() -> None:
         assert any(block.word == "python" for block in BLOCKS)
 
 
+def test_each_parameter_is_in_the_table() -> None:
+    """The page of all parameters has each one, in order, with its default, and none that isn't there."""
+    text = (ROOT / "docs" / "usage" / "parameters.md").read_text("utf-8")
+    tables = {}
+    for section in text.split("\n## ")[1:]:
+        rows = re.findall(r"^\| `(\w+)` \| (?:`([^`]*)`)? ?\|", section, re.M)
+        for name in re.findall(r"`(\w+)", section.partition("\n")[0]):
+            tables[name] = rows
+    for name in ("WorkerPool", "map", "map_unordered", "imap", "imap_unordered", "apply", "apply_async"):
+        call = WorkerPool if name == "WorkerPool" else getattr(WorkerPool, name)
+        taken = [parameter for parameter in inspect.signature(call).parameters.values() if parameter.name != "self"]
+        told = [row for row in tables[name] if name in ("WorkerPool", "map") or row[0] != "concatenate_numpy_output"]
+        has = [(each.name, "" if each.default is each.empty else repr(each.default)) for each in taken]
+        assert told == has, name
+
+
 def test_links_lead_somewhere() -> None:
     """Links between documents, and to files of the tree."""
     for path in documents():
@@ -183,4 +201,9 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
             if re.match(r"[a-z]+:|#", target):
                 continue
-            assert (path.parent / target.split("#")[0]).exists(), f"{path.relative_to(ROOT)}: {target}"
+            file, _, anchor = target.partition("#")
+            assert (path.parent / file).exists(), f"{path.relative_to(ROOT)}: {target}"
+            if anchor and file.endswith(".md"):
+                titles = re.findall(r"^#+ (.*)$", (path.parent / file).read_text("utf-8"), re.M)
+                slugs = {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+                assert anchor in slugs, f"{path.relative_to(ROOT)}: {target}"

@@ -51,15 +51,25 @@ def terminate_all() -> None:
     """End every worker that this process started. Runs at the interpreter's end and when a worker leaves."""
     if _registered != os.getpid():
         return
+    errors: list[Warning] = []
     for pool in live():
         import warnings
 
-        warnings.warn(f"unclosed {pool!r}: use `with`, stop_and_join() or terminate()", ResourceWarning, 1, pool)
-        pool.terminate()
+        try:
+            try:
+                warnings.warn(
+                    f"unclosed {pool!r}: use `with`, stop_and_join() or terminate()", ResourceWarning, 1, pool
+                )
+            finally:
+                pool.terminate()
+        except Warning as error:  # the user made errors of them; all else is ended first
+            errors.append(error)
     _live.clear()
     from tercio import _forkserver
 
     _forkserver.close()
+    if errors:
+        raise errors[0]
 
 
 def forget() -> None:

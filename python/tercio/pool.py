@@ -663,6 +663,8 @@ class WorkerPool:
             check_function(name, function)
         if kwargs is not None and not isinstance(kwargs, dict):
             raise TypeError(f"kwargs must be a dict or None, not {type(kwargs).__name__}")
+        if callback is not None or error_callback is not None:
+            import threading  # noqa: F401  # they run in a thread of ours, see Session._start
         limit = check_timeout("task_timeout", task_timeout)
         init_limit = check_timeout("worker_init_timeout", worker_init_timeout)
         exit_limit = check_timeout("worker_exit_timeout", worker_exit_timeout)

@@ -109,8 +109,12 @@ def test_a_thread_that_stays_is_told_of(method):
             result.get()
 
 
+children = []
+
+
 def start_sleeper(_):
-    return subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL).pid
+    children.append(subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL))  # or its end would be a warning
+    return children[-1].pid
 
 
 def start_and_die(_):
@@ -205,8 +209,81 @@ if __name__ == "__main__":
 
 @pytest.mark.contract("2 process")
 def test_multiprocessings_end_leaves_ours_to_us(process_method):
-    done = run(EXIT_ORDER, process_method)
+    done = run(EXIT_ORDER, process_method, flags=("-W", "ignore::ResourceWarning"))
     assert (done.stderr, done.stdout, done.returncode) == ("", "end\n", 0)
+
+
+WARNINGS_ARE_ERRORS = """
+import atexit, os, sys
+from support import descendants
+
+@atexit.register
+def last():  # after ours, which is registered later
+    print(len(descendants(os.getpid())))
+
+import tasks
+from tercio import WorkerPool
+if __name__ == "__main__":
+    pools = [WorkerPool(2, start_method=sys.argv[1]) for _ in range(2)]
+    print(*[pool.apply(tasks.double, 1) for pool in pools])
+"""
+
+
+@pytest.mark.contract("2 with")
+def test_forgotten_pools_end_where_warnings_are_errors(process_method):
+    done = run(WARNINGS_ARE_ERRORS, process_method, flags=("-W", "error"))
+    assert "ResourceWarning: unclosed <WorkerPool n_jobs=2" in done.stderr
+    assert (done.stdout, done.returncode) == ("2 2\n0\n", 0)
+
+
+MAIN_THREAD = """
+import _thread, sys
+from tercio import WorkerPool
+
+def first(_):  # a worker's or a callback's thread is the first to ask for threading
+    import threading
+
+if __name__ == "__main__":
+    with WorkerPool(1, start_method=sys.argv[1]) as pool:
+        if sys.argv[2] == "task":
+            pool.apply(first, (1,))
+        else:  # nobody waits for the result, so it runs where it arrives
+            lock = _thread.allocate_lock()
+            lock.acquire()
+            pool.apply_async(abs, (1,), callback=lambda result: (first(result), lock.release()))
+            lock.acquire()
+    import threading
+    print(threading.main_thread().ident == _thread.get_ident())
+"""
+
+
+@pytest.mark.contract("4 callbacks")
+@pytest.mark.parametrize("who", ["task", "callback"])
+def test_the_main_thread_stays_the_main_one(start_method, who):
+    done = run(MAIN_THREAD, start_method, who)
+    assert (done.stderr, done.stdout) == ("", "True\n")
+
+
+STAYS = """
+import time
+from tercio import WorkerPool
+
+def stay(_):
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with WorkerPool(1, start_method="threading") as pool:
+        try:
+            pool.apply(stay, (1,), task_timeout=0.1)
+        except TimeoutError:
+            print("in time")
+"""
+
+
+@pytest.mark.contract("2 left behind")
+def test_a_thread_that_stays_is_not_waited_for_at_exit():
+    done = run(STAYS, flags=("-W", "ignore"))
+    assert (done.stderr, done.stdout, done.returncode) == ("", "in time\n", 0)
 
 
 @pytest.mark.contract("10 forked pool")

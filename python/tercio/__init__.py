@@ -31,9 +31,10 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'tercio' has no attribute {name!r}")
-    from importlib import import_module
+    import sys
 
-    value: object = getattr(import_module(home), name)
+    __import__(home)  # importlib does the same, but until Python 3.9 its own import brings more than this needs
+    value: object = getattr(sys.modules[home], name)
     globals()[name] = value
     return value
 

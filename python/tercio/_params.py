@@ -260,6 +260,8 @@ class MapPlan:
 
         self.was_array = _numpy.is_array(iterable_of_args)
         if self.was_array:
+            if iterable_of_args.ndim == 0:  # type: ignore[attr-defined]
+                raise TypeError("iterable_of_args must be iterable, not an array without axes")
             from tercio.utils import apply_numpy_chunking
 
             iterable_of_args, iterable_len, chunk_size, n_splits = apply_numpy_chunking(

@@ -87,6 +87,8 @@ def test_what_can_be_neither_called_nor_iterated():
         pool.map(3, range(3))
     with pytest.raises(TypeError, match="iterable_of_args"):
         pool.map(identity, 3)
+    with pytest.raises(TypeError, match="iterable_of_args"):
+        pool.map(identity, pytest.importorskip("numpy").array(3))
     with pytest.raises(TypeError, match="func"):
         pool.apply(3)
     with pytest.raises(TypeError, match="kwargs"):

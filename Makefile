@@ -2,6 +2,7 @@
 #
 #   make run      the example: the standard library measured under each start method
 #   make test     C tests, then Python tests and every code block of the documentation
+#   make test-dev the Python tests where each warning is an error; TESTS=tests/python/test_map.py a part of them
 #   make build    the package, into .venv
 #   make bench    how fast it is, beside others; CASE=5 one case, QUICK=1 small sizes
 #   make check    formats, linters, types, sanitizers, models
@@ -31,7 +32,7 @@ SOURCES = $(shell find engine include python -type f ! -name '*.py[co]') meson.b
 BOUND = timeout --signal=ABRT --kill-after=20 2400
 LONG_BOUND = timeout --signal=ABRT --kill-after=20 5400
 
-.PHONY: run test test-c test-python build bench check format docs storm soak clean setup
+.PHONY: run test test-c test-python test-dev build bench check format docs storm soak clean setup
 .DEFAULT_GOAL := build
 
 setup:
@@ -74,6 +75,14 @@ test-c:
 
 test-python: build
 	@$(BOUND) $(VENV)/bin/python -m pytest -q
+
+# By the environment, so that the programs that tests start and their workers have it too.
+TESTS ?=
+test-dev:
+	@tools/setup.sh build test
+	@$(MAKE) --no-print-directory build
+	@PYTHONDEVMODE=1 PYTHONWARNINGS=error $(BOUND) $(VENV)/bin/python -X dev -W error -m pytest -q --timeout 180 \
+	    -o faulthandler_timeout=170 $(TESTS)
 
 docs:
 	@tools/setup.sh build test docs
@@ -119,6 +128,8 @@ check:
 	$(call configure,asan,-Db_sanitize=address$(comma)undefined)
 	@tools/c_tests.sh $(BUILD)/asan
 	@tools/battery_sanitized.sh $(BUILD)/asan-py
+	@echo '== warnings are errors'
+	@$(MAKE) --no-print-directory test-dev TESTS="tests/python/test_shutdown.py tests/python/test_errors.py tests/python/test_apply.py"
 	@echo '== valgrind'
 	@tools/valgrind.sh $(BUILD)/c
 	@echo '== threads'

@@ -38,6 +38,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore:.*left behind as daemon:RuntimeWarning"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """With ``make test-dev``: what a worker has left open is only written to standard error, so read that."""
+    report = yield
+    if sys.flags.dev_mode and call.when == "teardown" and report.passed:
+        # An import that runs out of stack leaves its file open; that is the interpreter's.
+        lines = [line for line in report.capstderr.splitlines() if "ResourceWarning" in line and ".pyc" not in line]
+        if lines:
+            report.outcome = "failed"
+            report.longrepr = "Left open by a worker:\n" + report.capstderr
+    return report
+
+
 @pytest.fixture(params=METHODS)
 def start_method(request: pytest.FixtureRequest) -> str:
     """Each start method in turn."""

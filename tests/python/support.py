@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 
+def as_usual() -> dict[str, str]:
+    """The environment of a program whose warnings are its subject, so that they are what they are by default."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+
+
 def descendants(pid: int) -> set[int]:
     """Processes that come from this one and still run."""
     parents = {}

@@ -99,7 +99,8 @@ def test_large_arguments_are_given_back_though_no_call_comes(name):
 
 
 def facts(_):
-    maps = [line.split() for line in open("/proc/self/maps") if "memfd" in line]
+    with open("/proc/self/maps") as file:
+        maps = [line.split() for line in file if "memfd" in line]
     files = {}
     for name in os.listdir("/proc/self/fd"):
         try:

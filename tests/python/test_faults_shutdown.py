@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import descendants
+from support import as_usual, descendants
 
 HERE = Path(__file__).parent
 
@@ -32,6 +32,7 @@ def run(tmp_path, body, *arguments, code=0):
         [sys.executable, str(script), *arguments],
         capture_output=True,
         text=True,
+        env=as_usual(),
         timeout=50,  # whoever is left behind holds the pipes, and would be noticed by this
         check=False,
     )

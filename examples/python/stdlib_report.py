@@ -105,13 +105,17 @@ def run_in_pool(method: str, n_jobs: int | None, files: list[str]) -> tuple[list
     return modules, Timing(method, ready - begin, time.perf_counter() - begin)
 
 
-def print_timings(timings: list[Timing], n_files: int) -> None:
-    """One line for each way."""
-    serial = timings[0].total
-    print(f"{'':<12}{'start-up':>10}{'total':>10}{'files/s':>10}{'speed-up':>10}")
-    for name, start_up, total in timings:
-        start = "" if start_up is None else f"{start_up:.3f} s"
-        print(f"{name:<12}{start:>10}{total:>8.2f} s{n_files / total:>10.0f}{serial / total:>9.2f}x")
+def print_head(n_files: int) -> None:
+    """What is done, and the titles of the columns."""
+    print(f"Measuring {n_files} files of the standard library, in a loop and in pools; about a minute\n")
+    print(f"{'':<12}{'start-up':>10}{'total':>10}{'files/s':>10}{'speed-up':>10}", flush=True)
+
+
+def print_timing(timing: Timing, n_files: int, serial: float) -> None:
+    """The line of one way."""
+    name, start_up, total = timing
+    start = "" if start_up is None else f"{start_up:.3f} s"
+    print(f"{name:<12}{start:>10}{total:>8.2f} s{n_files / total:>10.0f}{serial / total:>9.2f}x", flush=True)
 
 
 def print_modules(modules: list[Module]) -> None:
@@ -161,14 +165,15 @@ def main() -> None:
     atexit.register(nothing_left, os.getpid())
     quiet()
     files = find_files(options.files)
+    print_head(len(files))
     expected, timing = run_serially(files)
-    timings = [timing]
+    serial = timing.total
+    print_timing(timing, len(files), serial)
     for method in options.methods or METHODS:
         modules, timing = run_in_pool(method, options.jobs, files)
-        timings.append(timing)
         if modules != expected:
             sys.exit(f"{method} counted differently")
-    print_timings(timings, len(files))
+        print_timing(timing, len(files), serial)
     print_modules(expected)
 
 

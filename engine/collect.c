@@ -303,8 +303,10 @@ void tercio__pump_worker(tercio__worker *worker)
         tercio__at("pump: record taken");
         tercio__receiver_next(sender, &record);
     }
-    if (error && worker->handle >= 0) /* it writes nonsense: it can't go on */
+    if (error && worker->handle >= 0) { /* it writes nonsense: it can't go on */
+        worker->struck = true;
         (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
+    }
     if (read) {
         tercio__receiver_done(sender);
         worker->pool->last_active = worker->index;

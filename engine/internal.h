@@ -68,7 +68,7 @@ struct tercio__worker {
     bool goodbye;    /* it ended on purpose */
     bool alive;      /* it has said so */
     bool failed;     /* it could not start */
-    int killed_for;  /* TERCIO__ABORT_... of the item we killed it for */
+    bool struck;     /* we have killed it */
     int pid, handle; /* 0, -1: a thread, or none */
     pthread_t thread;
     bool thread_runs;
@@ -79,6 +79,7 @@ struct tercio__worker {
     uint64_t restarts, stillborn;  /* deaths before it was alive, in a row */
     bool died;
     tercio__exit last_death;      /* if it died, ever */
+    uint64_t killed;              /* times that it died of SIGKILL, and not of ours */
     uint64_t told_at;             /* when what it runs was interrupted; 0: not */
     uint64_t told_sequence;       /* ... and which message that was */
     uint64_t past_tasks, past[5]; /* counters of those that were this worker before */

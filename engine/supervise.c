@@ -107,6 +107,7 @@ void tercio__leave_thread(tercio__worker *worker)
 static void kill_worker(tercio__worker *worker)
 {
     if (worker->handle >= 0) {
+        worker->struck = true;
         if (!worker->pool->options.no_group && worker->pool->starter != &tercio__forkserver_starter)
             tercio__process_kill_group(worker->pid);
         (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
@@ -349,6 +350,7 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
     if (!worker->goodbye && !pool->closing) {
         worker->died = true;
         worker->last_death = *how;
+        worker->killed += how->signal == SIGKILL && !worker->struck;
     }
     settle_messages(worker, how);
     tercio__at("death: settled");
@@ -472,7 +474,7 @@ static int new_channel(tercio__worker *worker)
     if (pool->options.n_cpu_ids)
         sender->map.words->cpu = pool->options.cpu_ids[worker->index % pool->options.n_cpu_ids];
     sender->map.words->begun = worker->begun = tercio__now();
-    worker->goodbye = worker->alive = worker->failed = false;
+    worker->goodbye = worker->alive = worker->failed = worker->struck = false;
     worker->seen_done = worker->seen_work = 0;
     return 0;
 }

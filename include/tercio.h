@@ -188,6 +188,7 @@ typedef struct {
     uint64_t running;                     /* index of the item that runs, if state is TERCIO_STATE_WORK */
     bool died;                            /* one that was this worker ended without being asked: the last one by ... */
     int died_signal, died_code;           /* ... this signal (0: none, or unknown), or with this code (-1: unknown) */
+    uint64_t killed;                      /* times that this worker died of SIGKILL, and not of the pool's */
 } tercio_stats;
 
 enum { TERCIO_LONGEST = 5, TERCIO_LONGEST_TEXT = 256 };

@@ -320,12 +320,16 @@ def died(
 
     signal = signal or None
     exit_code = None if signal is not None or exit_code is None or exit_code < 0 else exit_code
-    out_of_memory = out_of_memory or _postmortem.out_of_memory(signal, exit_code)
+    doubt = ""
+    if not out_of_memory:
+        out_of_memory, doubt = _postmortem.out_of_memory(signal, exit_code)
     stack = _postmortem.stack(pid)
     if signal is not None:
         how = f"was killed by {signal_name(signal)}"
         if out_of_memory:
             how += " because memory ran out"
+        elif doubt:
+            how += f" (perhaps because memory ran out: {doubt})"
     elif exit_code is not None:
         how = f"was killed or left by itself: it ended with exit code {exit_code}"
     else:

@@ -19,6 +19,8 @@ SLOT = 1 << 20  # a dump of one thread is cut by faulthandler at 100 frames: far
 MOST_READ = 64 << 10
 MOST_HELD = 16 << 20  # of dumps that nobody read (deaths that were retried), before all are dropped
 SIGKILL = 9
+NOEXEC_SEAL = 8  # MFD_NOEXEC_SEAL: it can't be executed, nor made so
+EINVAL = 22
 
 
 class _File:
@@ -27,9 +29,11 @@ class _File:
     fd = -1
     pid = 0
     users = 0
-    lock = _thread.allocate_lock()
+    lock = _thread.RLock()  # what the collector or a signal's handler ends meanwhile may be a pool, which releases
     oom_kills: tuple[int, bool] | None = None  # the kernel's count at the first pool's start; see `_oom_kills`
-    suspects = 0  # workers that died by SIGKILL since then
+    suspects = 0  # workers that died by SIGKILL since then, of those that were asked about
+    ended = 0  # workers of pools that have ended that died by SIGKILL
+    cleared = 0  # workers that did, of which is known that it was not for memory
 
 
 _file = _File()
@@ -43,7 +47,12 @@ _worker_fd = -1  # in a worker: its own way into its parent's file
 
 def _nameless_file() -> int:
     try:
-        fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
+        try:
+            fd = os.memfd_create(NAME, os.MFD_CLOEXEC | NOEXEC_SEAL)
+        except OSError as error:  # before Linux 6.3
+            if error.errno != EINVAL:
+                raise
+            fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
         os.fchmod(fd, 0o600)
         return fd
     except (AttributeError, OSError):  # an older kernel, or a sandbox
@@ -67,6 +76,7 @@ def acquire(user: object) -> None:
             return
         _file.users = len(_users)
         _file.oom_kills, _file.suspects, _file.pid = _oom_kills(), 0, os.getpid()
+        _file.ended, _file.cleared = 0, 0
         try:
             _file.fd = _nameless_file()
         except OSError:
@@ -81,9 +91,11 @@ def _prune() -> None:
                 del _users[key]
 
 
-def release(user: object) -> None:
+def release(user: object, core: Any = None) -> None:
     """A pool's workers are gone; the last one closes the file."""
     with _file.lock:
+        if core is not None:
+            _file.ended += _killed(core)
         _prune()
         if _users.pop(id(user), None) is None:
             return
@@ -110,7 +122,7 @@ def stack(pid: int) -> str:
     return text.partition("\n\nExtension modules")[0].strip()
 
 
-def out_of_memory(signal: int | None, exit_code: int | None) -> bool | None:
+def out_of_memory(signal: int | None, exit_code: int | None) -> tuple[bool | None, str]:
     """Whether the kernel killed a worker for memory, by its own counters alone.
 
     Parameters
@@ -122,22 +134,49 @@ def out_of_memory(signal: int | None, exit_code: int | None) -> bool | None:
     -------
     bool or None
         None: it can't be told.
+    str
+        Why not, if it is one of several.
     """
     if signal is None and exit_code is None:
-        return None
+        return None, ""
     if signal != SIGKILL:
-        return False  # the kernel kills for memory by SIGKILL alone
+        return False, ""  # the kernel kills for memory by SIGKILL alone
     with _file.lock:
+        cores = [user.core for user in (reference() for reference in list(_users.values())) if user is not None]
+        dead = _file.ended + sum(_killed(core) for core in cores)
         before, now = _file.oom_kills, _oom_kills()
         _file.suspects += 1
         if before is None or now is None or before[1] != now[1]:
-            return None
+            return None, ""
         rise = now[0] - before[0]
         if rise == 0:
-            _file.suspects = 0  # neither this one nor those before it: the kernel counts first and kills then
-            return False
-        # Counted for the whole machine, or fewer than died: it may have been another's.
-        return True if now[1] and rise >= _file.suspects else None
+            # Neither this one nor those before it: the kernel counts first and kills then.
+            _file.suspects, _file.cleared = 0, dead
+            return False, ""
+        if not now[1]:
+            return None, ""  # counted for the whole machine: it may have been another's
+        dead = _file.ended + sum(_killed(core, dying=True) for core in cores)
+        suspects = max(_file.suspects, dead - _file.cleared)
+        if rise >= suspects:
+            return True, ""
+        kills = "1 kill" if rise == 1 else f"{rise} kills"
+        return None, f"the kernel counted {kills} for memory while {suspects} workers were killed"
+
+
+def _killed(core: Any, dying: bool = False) -> int:
+    """How many of a pool's workers have died by SIGKILL so far, and not by its own; or are about to."""
+    workers = [] if core is None else core.stats()
+    return sum(worker["killed"] + (dying and worker["pid"] > 0 and _is_dying(worker["pid"])) for worker in workers)
+
+
+def _is_dying(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            words = dict(line.split(None, 2)[:2] for line in file if line.startswith(("State:", "SigPnd:", "ShdPnd:")))
+    except OSError:
+        return True
+    pending = int(words.get("ShdPnd:", "0"), 16) | int(words.get("SigPnd:", "0"), 16)
+    return words.get("State:") in ("Z", "X") or bool(pending >> (SIGKILL - 1) & 1)
 
 
 def _oom_kills() -> tuple[int, bool] | None:
@@ -183,7 +222,7 @@ def inherit() -> None:
     global _worker_fd
     copied = [fd for fd in (_file.fd, _worker_fd) if fd >= 0]
     place = (os.getpid(), _file.fd) if _file.fd >= 0 else None
-    _file.lock = _thread.allocate_lock()  # another thread of the parent may have held it
+    _file.lock = _thread.RLock()  # another thread of the parent may have held it
     _users.clear()
     _gone.clear()
     _file.fd, _file.users, _worker_fd = -1, 0, -1

@@ -309,7 +309,7 @@ class Session:
             self._exit_functions = None
             self._calls.clear()
             if self.params.start_method != "threading":
-                _postmortem.release(self)
+                _postmortem.release(self, core)
                 _log_of_workers("release", self)
 
     def wait_idle(self) -> None:
@@ -347,7 +347,10 @@ class Session:
 
 def _with_causes(stats: list[dict[str, Any]]) -> list[dict[str, Any]]:
     # How a worker died, in words. Those of a pool that has ended are one list for all threads that ask.
-    return [{**worker, "died": _cause(worker["died"])} for worker in stats]
+    told = [{**worker, "died": _cause(worker["died"])} for worker in stats]
+    for worker in told:
+        del worker["killed"]  # for the verdict on memory alone
+    return told
 
 
 def _cause(died: tuple[int, int] | None) -> str | None:

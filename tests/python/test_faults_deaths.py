@@ -102,14 +102,68 @@ def test_out_of_memory_is_the_kernels_word(monkeypatch, before, after, verdicts)
     monkeypatch.setattr(_postmortem, "_file", _postmortem._File())
     monkeypatch.setattr(_postmortem, "_users", {})
     user = _postmortem._File()
+    user.core = None
     _postmortem.acquire(user)
     try:
-        assert [_postmortem.out_of_memory(signal.SIGKILL, None) for _ in verdicts] == verdicts
-        assert _postmortem.out_of_memory(signal.SIGSEGV, None) is False
-        assert _postmortem.out_of_memory(None, 3) is False
-        assert _postmortem.out_of_memory(None, None) is None
+        told = [_postmortem.out_of_memory(signal.SIGKILL, None) for _ in verdicts]
+        assert [verdict for verdict, _ in told] == verdicts
+        doubt = "the kernel counted 1 kill for memory while 2 workers were killed"
+        assert [text for _, text in told if text] == ([doubt] if verdicts == [True, None] else [])
+        assert _postmortem.out_of_memory(signal.SIGSEGV, None)[0] is False
+        assert _postmortem.out_of_memory(None, 3)[0] is False
+        assert _postmortem.out_of_memory(None, None)[0] is None
     finally:
         _postmortem.release(user)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(("kills", "verdict"), [(0, False), (1, None), (2, True)])
+def test_two_die_at_once_and_the_kernel_killed_fewer(monkeypatch, process_method, kills, verdict):
+    """Which of them it was isn't invented, also for the one that is asked about first."""
+    count, pids = 0, []
+
+    def both_are_dead():
+        while any(is_running(pid) for pid in pids):
+            pass
+        return count, True
+
+    monkeypatch.setattr(_postmortem, "_oom_kills", both_are_dead)
+    with WorkerPool(2, start_method=process_method, keep_alive=True) as pool:
+        pool.map(abs, [-1, -2])  # what was before doesn't count
+        with pytest.raises(WorkerDiedError) as before:
+            pool.apply(faults.end, ("SIGKILL",))
+        assert before.value.out_of_memory is False
+        while len(set(pool.map(tasks.where_am_i, range(8), chunk_size=1))) < 2:
+            pass  # the one that was killed has been replaced
+        pids = [worker["pid"] for worker in pool.stats()]
+        results = [pool.apply_async(faults.end, ("SIGKILL",)) for _ in range(2)]
+        count = kills
+        for result in results:
+            with pytest.raises(WorkerDiedError) as caught:
+                result.get()
+            assert caught.value.out_of_memory is verdict
+            doubt = (
+                "was killed by SIGKILL (perhaps because memory ran out: the kernel counted 1 kill for memory while 2 "
+            )
+            assert (doubt in str(caught.value)) is (kills == 1)
+
+
+def test_a_pool_that_ends_while_a_death_is_judged(monkeypatch):
+    """As a signal's handler may end it, or the collector: who judges holds a lock that its end needs."""
+    told = []
+    with WorkerPool(1, keep_alive=True) as pool:
+        pool.map(abs, [-1])
+        monkeypatch.setattr(_postmortem, "_oom_kills", lambda: pool.terminate() or (0, True))
+        judge = threading.Thread(target=lambda: told.append(_postmortem.out_of_memory(9, None)), daemon=True)
+        judge.start()
+        judge.join(20)
+        assert told
 
 
 # ---- Retries -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import stat
@@ -107,15 +108,33 @@ def facts(_):
             files[int(name)] = os.readlink(f"/proc/self/fd/{name}"), os.get_inheritable(int(name))
         except OSError:
             continue
-    modes = [stat.S_IMODE(os.stat(fd).st_mode) for fd, (where, _) in files.items() if "memfd" in where]
-    return maps, files, modes
+    ours = {fd: where for fd, (where, _) in files.items() if where.startswith("/memfd:tercio")}
+    modes = [stat.S_IMODE(os.stat(fd).st_mode) for fd in ours]
+    seals = {where.split()[0]: fcntl.fcntl(fd, F_GET_SEALS) for fd, where in ours.items()}
+    return maps, files, modes, seals
+
+
+F_GET_SEALS, F_SEAL_SHRINK, F_SEAL_EXEC = 1034, 0x02, 0x20
+
+
+def may_be_sealed_against_execution():
+    """Linux 6.3 and later."""
+    try:
+        os.close(os.memfd_create("test", os.MFD_CLOEXEC | 0x08))
+        return True
+    except OSError:
+        return False
 
 
 def test_what_a_worker_has_open(process_method):
     with open(os.devnull) as other, WorkerPool(1, start_method=process_method) as pool:
-        ((maps, files, modes),) = pool.map(facts, [1])
+        ((maps, files, modes, seals),) = pool.map(facts, [1])
         assert maps and all("x" not in line[1] for line in maps)
-        assert modes and all(mode & 0o077 == 0 for mode in modes)
+        assert modes and set(modes) == {0o600}
+        assert set(seals) == {"/memfd:tercio", "/memfd:tercio-stacks"}
+        assert seals["/memfd:tercio"] & F_SEAL_SHRINK
+        if may_be_sealed_against_execution():
+            assert all(seal & F_SEAL_EXEC for seal in seals.values()), seals
         # All but the standard ones are closed in programs that a task starts.
         ours = {fd: where for fd, (where, inheritable) in files.items() if inheritable and fd > 2}
         assert not [where for where in ours.values() if "memfd" in where or "eventfd" in where], ours

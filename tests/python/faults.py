@@ -296,3 +296,14 @@ class Ender:
 
 def make_ender(number, ends):
     return Ender(number, number == ends)
+
+
+def sleep_in_steps(seconds):
+    """Ends soon when it is interrupted, in a thread too."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def size_of_shared(shared, more=0):
+    return len(shared) + more

@@ -233,7 +233,7 @@ class Case:
 
     def __init__(self, number: int, title: str, quick: bool) -> None:
         self.number, self.title, self.quick = number, title, quick
-        self.rounds = 5 if quick else 7
+        self.rounds = 3 if quick else 7
         self.tables: list[dict[str, Any]] = []
         self.goals: list[dict[str, Any]] = []
         self.notes: list[str] = []

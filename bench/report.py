@@ -164,6 +164,7 @@ def plots(folder: Path, data: dict[str, Any]) -> None:
         for name, curves in found.get("plots", {}).items():
             title, x, y = PLOTS[name]
             figure, axes = pyplot.subplots(figsize=(8, 5))
+            axes.set_prop_cycle(color=pyplot.get_cmap("tab10" if len(curves) <= 10 else "tab20").colors)
             for who, points in curves.items():
                 points = [(a, 1 / b if name == "throughput" else b) for a, b in points if b == b and b]
                 if points:
@@ -171,6 +172,8 @@ def plots(folder: Path, data: dict[str, Any]) -> None:
                     axes.plot(*zip(*points), marker="o", markersize=3, label=who, **style)
             axes.set(title=title, xlabel=x, ylabel=y, xscale="log", yscale="log")
             axes.grid(alpha=0.3)
-            axes.legend(fontsize="small")
+            axes.legend(
+                fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False
+            )  # beside, on no curve
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, bbox_inches="tight")
             pyplot.close(figure)

@@ -712,6 +712,20 @@ def test_points_and_pages_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     watching(watch)
 
 
+def test_the_end_makes_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that ends a moment after a point was noted ends the stretch before it, at the speed of both."""
+    clock = [0.0]
+    monkeypatch.setattr(_runs.time, "monotonic", lambda: clock[0])
+    run = _runs.Run(1, {"total": 300})
+    for clock[0], message in ((0.5, {"done": 100}), (1.0, {"done": 200}), (1.004, {"done": 300, "end": {}})):
+        run.take(message)
+    assert run.fields["points"] == [[0, 0], [0.5, 100], [1.004, 300]]
+    short = _runs.Run(1, {"total": 1})
+    clock[0] += 0.001
+    short.take({"done": 1, "end": {}})
+    assert short.fields["points"] == [[0, 0], [0.001, 1]]
+
+
 # ---- From Python and the shell ----------------------------------------------------------------------------------
 
 

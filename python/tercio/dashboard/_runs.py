@@ -166,6 +166,8 @@ class Run:
         now = round(time.monotonic() - self._clock, 3)
         if now - points[-1][0] < self._step and not (last and now > points[-1][0]):
             return False
+        if now - points[-1][0] < self._step / 2 and len(points) > 1:
+            del points[-1]  # the end comes right behind it: the speed in between would be anything
         points.append([now, self._fields["done"]])
         if len(points) > MOST_POINTS:
             del points[1:-1:2]

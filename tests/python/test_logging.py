@@ -328,6 +328,9 @@ def test_pieces_of_writers_that_died(monkeypatch):
         assert len(reader.parts) == _log.MOST_OPEN
         reader.take_piece(1, 0, whole, b"a process of the same number")
         assert handled[2:] == [b"a process of the same number"]
+        reader.take_piece(10, 0, _log.FIRST, b"of one that died")
+        reader.take_piece(10, 0, whole, b"of the next of that number")
+        assert handled[3:] == [b"of the next of that number"]
     finally:
         reader.end()
 
@@ -347,3 +350,47 @@ def test_who_waits_while_the_reader_ends():
         assert not reader.marks and not reader.writers
         assert not reader.mark(1)
         reader.wait_for_all()
+    # One whose mark comes behind the last look.
+    reader = _log._Reader()
+    reached = reader.marks[5] = threading.Lock()
+    reached.acquire()
+    reader.end()
+    assert not reached.locked()
+
+
+FORKED = """
+    import logging, os, sys
+    import tercio
+    from tercio import WorkerPool
+
+    def work(x):
+        logging.getLogger().warning("said %d", x)
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            kept.append(record.getMessage())
+
+    def once():
+        kept.clear()
+        with WorkerPool(1, start_method=sys.argv[1]) as pool:
+            pool.map(work, range(3))
+        assert kept == [f"said {n}" for n in range(3)], kept
+
+    if __name__ == "__main__":
+        kept = []
+        logging.getLogger().addHandler(Keep())
+        tercio.enable_worker_logging()
+        once()
+        pid = os.fork()
+        once()
+        if pid == 0:
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        print("done")
+"""
+
+
+@pytest.mark.contract("10 logging")
+def test_a_fork_of_the_application_has_pools_that_log(process_method, tmp_path):
+    done = run_script(tmp_path, FORKED, process_method)
+    assert (done.stderr, done.stdout) == ("", "done\n")

@@ -173,6 +173,10 @@ int worker_waited(core_state *);
  * holds them back for a moment before it sleeps, and would sleep through one that is taken here meanwhile. */
 bool worker_is_here(core_state *);
 
+/* Imports what a forked worker calls, before the first fork: not in each child, which would copy every page that it
+ * counts a reference on. -1: with an exception, which may be that of a signal's handler. */
+int worker_prepare_fork(core_state *);
+
 /* ---- MapRun (py_run.c) ------------------------------------------------------------------------------------------ */
 
 PyObject *run_new(PoolObject *, PyObject *args, PyObject *kwargs);

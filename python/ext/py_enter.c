@@ -11,6 +11,19 @@
 
 /* ---- Around a fork ---------------------------------------------------------------------------------------------- */
 
+/* Drops an error that is nobody's business here. An interrupt is somebody's: it comes again when we are through. */
+static void drop_error(void)
+{
+    bool interrupt = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+    if (!interrupt && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        error_unraisable(NULL);
+        return;
+    }
+    PyErr_Clear();
+    if (interrupt)
+        PyErr_SetInterrupt();
+}
+
 static void flush(const char *name)
 {
     PyObject *file = PySys_GetObject(name);
@@ -18,21 +31,25 @@ static void flush(const char *name)
         return;
     PyObject *done = PyObject_CallMethod(file, "flush", NULL);
     if (done == NULL)
-        PyErr_Clear(); /* a closed or broken stream is not this fork's business */
+        drop_error(); /* a closed or broken stream is not this fork's business */
     Py_XDECREF(done);
+}
+
+int worker_prepare_fork(core_state *st)
+{
+    static const int needed[] = {FN_GC_FREEZE, FN_SIGNAL, FN_WORKER_ENTER, FN_WORKER_LEAVE};
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if (core_function(st, needed[i]) == NULL)
+            return -1;
+    return 0;
 }
 
 void worker_before_fork(void *user)
 {
-    static const int needed[] = {FN_GC_FREEZE, FN_SIGNAL, FN_WORKER_ENTER, FN_WORKER_LEAVE};
     host_env *env = user;
     /* The caller of tercio_open holds the GIL; one that waits in the pool, and the supervisor, don't. */
     PyGILState_STATE gil = PyGILState_Ensure();
     env->gil = gil;
-    /* Looked up once here, and not in each child, which would copy every page that it counts a reference on. */
-    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
-        if (core_function(env->st, needed[i]) == NULL)
-            PyErr_Clear();
     flush("stdout"); /* what lies in a buffer now would be written twice */
     flush("stderr");
     PyOS_BeforeFork();

@@ -189,6 +189,8 @@ typedef struct {
     int server_pid;
 } ServerObject;
 
+static void pool_close(PoolObject *self);
+
 static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_given)
 {
     PyObject *parts = NULL;
@@ -229,6 +231,8 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
     }
     int error;
     if (self->method == TERCIO_FORK) { /* the hooks around the fork are this thread's, with the GIL */
+        if (worker_prepare_fork(st) < 0)
+            goto done;
         error = tercio_open(&self->engine, &options);
     } else {
         Py_BEGIN_ALLOW_THREADS
@@ -242,6 +246,10 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
         goto done;
     }
     self->n_workers = (unsigned)tercio_worker_pids(self->engine, NULL, 0);
+    if (PyErr_CheckSignals() < 0) { /* what came while workers were started would come before anybody has the pool */
+        pool_close(self);
+        goto done;
+    }
     done = 0;
 
 done:

@@ -106,6 +106,53 @@ def test_interrupts_at_random_moments(start_method):
     assert program.returncode == 0
 
 
+INTERRUPTED = """
+import os, sys
+from tercio import WorkerPool
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "gc":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), 2)
+
+class Stream:
+    def __init__(self, stream, number):
+        self.stream, self.number = stream, number
+        self.write = stream.write
+
+    def flush(self):
+        self.number -= 1
+        if self.number == 0:
+            os.kill(os.getpid(), 2)
+        self.stream.flush()
+
+if __name__ == "__main__":
+    if sys.argv[2] == "import":
+        sys.meta_path.insert(0, Finder())
+    else:
+        sys.stdout = Stream(sys.stdout, int(sys.argv[2]))
+    try:
+        with WorkerPool(3, start_method="fork") as pool:
+            pool.map(abs, [1])
+        print("lost", file=sys.__stdout__)
+    except KeyboardInterrupt:
+        print("caught", file=sys.__stdout__)
+"""
+
+
+@pytest.mark.contract("2 SIGINT")
+@pytest.mark.parametrize("moment", ["import", "1", "2", "3", "4"])
+def test_an_interrupt_between_two_forks(moment):
+    """What is imported and flushed before a fork runs the handler of a signal, too."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "fork", moment],
+        capture_output=True, text=True, timeout=BOUND, env=environment, check=False,
+    )  # fmt: skip
+    assert (done.stderr, done.stdout, done.returncode) == ("", "caught\n", 0)
+
+
 ENDS = """
 import sys, tasks
 from tercio import WorkerPool

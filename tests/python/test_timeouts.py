@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 import tasks
@@ -57,6 +58,36 @@ def test_what_runs_is_interrupted(start_method, func):
         with pytest.raises(TimeoutError, match="task timed out"):
             result.get(45)
         assert pool.apply(tasks.double, 4) == 8
+
+
+# As the import system's own, where what is raised is printed and lost.
+CALLBACK = """
+def cb(ref):
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        pass
+"""
+
+
+def callback_then_loop(_):
+    names = {"time": time}
+    exec(compile(CALLBACK, "<frozen importlib._bootstrap>", "exec"), names)
+    thing = threading.Event()
+    ref = weakref.ref(thing, names["cb"])
+    del thing
+    assert ref() is None
+    while True:
+        pass
+
+
+@pytest.mark.contract("3 task_timeout")
+def test_an_interruption_waits_for_a_callback_that_would_lose_it(process_method, capfd):
+    with WorkerPool(1, start_method=process_method, keep_alive=True) as pool:
+        with pytest.raises(TimeoutError, match="task timed out"):
+            pool.map(callback_then_loop, [1], task_timeout=0.1)
+        assert pool.apply(tasks.double, 4) == 8
+        assert pool.stats()[0]["restarts"] == 0
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.contract("3 stuck in C")

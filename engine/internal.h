@@ -78,10 +78,12 @@ struct tercio__worker {
     uint64_t seen_done, seen_work; /* counters when last looked at, for the mean time of an item */
     uint64_t restarts, stillborn;  /* deaths before it was alive, in a row */
     bool died;
-    tercio__exit last_death;      /* if it died, ever */
-    uint64_t killed;              /* times that it died of SIGKILL, and not of ours */
-    uint64_t told_at;             /* when what it runs was interrupted; 0: not */
-    uint64_t told_sequence;       /* ... and which message that was */
+    tercio__exit last_death; /* if it died, ever */
+    uint64_t killed;         /* times that it died of SIGKILL, and not of ours */
+    uint64_t told_at;        /* when what it runs was interrupted; 0: not */
+    uint64_t told_sequence;  /* ... and which message that was */
+    uint64_t offered_at;     /* when a message with a limit was first seen that it, waiting, had not taken; 0: never */
+    uint64_t offered_sequence;    /* ... and which */
     uint64_t past_tasks, past[5]; /* counters of those that were this worker before */
     tercio__past past_longest[TERCIO__TOP];
     uint64_t begun; /* when it was started */

@@ -150,6 +150,19 @@ static bool hides_a_limit(const tercio__worker *worker, const tercio__chunk *run
     return false;
 }
 
+/* An item that has not begun has no time of its own, but a worker that waits and doesn't take it, for as long as the item
+ * might take and the grace, is one that won't. Returns: when that is; 0: it can't be told. */
+static uint64_t limit_to_begin(tercio__worker *worker, uint64_t sequence, uint64_t timeout_ns, uint64_t now)
+{
+    if (worker->handle < 0 || !worker->alive)
+        return 0;
+    if (worker->offered_at == 0 || worker->offered_sequence != sequence) {
+        worker->offered_at = now;
+        worker->offered_sequence = sequence;
+    }
+    return worker->offered_at + timeout_ns + grace_ns(worker->pool);
+}
+
 /* What is over its time is told to stop, and killed after the grace. Returns: the next deadline; 0: none. */
 static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
 {
@@ -187,8 +200,14 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
         return next;
     uint64_t what = LOAD(words->item_sequence, acquire);
     if (since == 0 || LOAD(words->item_since, relaxed) != since || phase != TERCIO_STATE_WORK ||
-        what >> 32 != (sequence & UINT32_MAX))
+        what >> 32 != (sequence & UINT32_MAX)) {
+        limit = phase == TERCIO_STATE_WAIT ? limit_to_begin(worker, sequence, chunk->run->timeout_ns, now) : 0;
+        if (limit && now >= limit) {
+            kill_worker(worker); /* stopped, perhaps; what it has not begun goes to the next */
+            return 0;
+        }
         return now + chunk->run->timeout_ns; /* about to begin */
+    }
     limit = since + chunk->run->timeout_ns;
     if (now < limit)
         return limit;
@@ -475,6 +494,7 @@ static int new_channel(tercio__worker *worker)
         sender->map.words->cpu = pool->options.cpu_ids[worker->index % pool->options.n_cpu_ids];
     sender->map.words->begun = worker->begun = tercio__now();
     worker->goodbye = worker->alive = worker->failed = worker->struck = false;
+    worker->offered_at = 0;
     worker->seen_done = worker->seen_work = 0;
     return 0;
 }

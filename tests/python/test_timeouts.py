@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -58,6 +59,17 @@ def test_what_runs_is_interrupted(start_method, func):
         with pytest.raises(TimeoutError, match="task timed out"):
             result.get(45)
         assert pool.apply(tasks.double, 4) == 8
+
+
+@pytest.mark.contract("3 task_timeout")
+def test_a_stopped_worker_that_takes_no_task_is_replaced(process_method):
+    with WorkerPool(1, start_method=process_method, keep_alive=True) as pool:
+        pid = pool.apply(tasks.where_am_i, 1)
+        while pool.stats()[0]["state"] != "wait":
+            pass
+        os.kill(pool.stats()[0]["pid"], signal.SIGSTOP)
+        assert pool.apply(tasks.where_am_i, 1, task_timeout=0.1) != pid
+        assert pool.stats()[0]["restarts"] == 1
 
 
 # As the import system's own, where what is raised is printed and lost.

@@ -76,28 +76,6 @@ void worker_after_fork(void *user, bool in_child)
 
 /* ---- Signals ---------------------------------------------------------------------------------------------------- */
 
-static bool code_says(PyCodeObject *code, const char *name, const char *text)
-{
-    PyObject *value = PyObject_GetAttrString((PyObject *)code, name);
-    const char *found = value && PyUnicode_Check(value) ? PyUnicode_AsUTF8(value) : NULL;
-    bool same = found && strcmp(found, text) == 0;
-    Py_XDECREF(value);
-    PyErr_Clear();
-    return same;
-}
-
-/* What is raised in a callback of the collector's is printed and lost. The import system has one, which runs whenever a
- * module was imported. */
-static bool would_be_lost(PyObject *frame)
-{
-    if (!PyFrame_Check(frame))
-        return false;
-    PyCodeObject *code = PyFrame_GetCode((PyFrameObject *)frame);
-    bool lost = code_says(code, "co_name", "cb") && code_says(code, "co_filename", "<frozen importlib._bootstrap>");
-    Py_DECREF(code);
-    return lost;
-}
-
 /* Runs between two instructions of Python in the worker's main thread. */
 static PyObject *on_signal(PyObject *module, PyObject *args)
 {
@@ -112,10 +90,6 @@ static PyObject *on_signal(PyObject *module, PyObject *args)
     if (number == CORE_SOFT_SIGNAL) {
         /* It may come late, when what it meant is done. */
         if (w->busy && tercio_stopping(w->call)) {
-            if (would_be_lost(frame)) {
-                raise(number); /* looked at again after the next instruction or so: it holds up nothing */
-                Py_RETURN_NONE;
-            }
             PyErr_SetNone(st->interrupted);
             return NULL;
         }
@@ -130,6 +104,35 @@ static PyObject *on_signal(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef on_signal_method = {"_on_signal", on_signal, METH_VARARGS, NULL};
+
+/* What is raised in a destructor, or in a callback of the collector's, ends here, in sys.unraisablehook, and what runs
+ * goes on. The import system has such a callback, too. An interruption comes again behind it. */
+static PyObject *on_unraisable(PyObject *self, PyObject *unraisable)
+{
+    core_state *st = PyModule_GetState(PyTuple_GET_ITEM(self, 0));
+    PyObject *type = PyObject_GetAttrString(unraisable, "exc_type");
+    bool ours = type == st->interrupted;
+    Py_XDECREF(type);
+    if (!ours)
+        return type == NULL ? NULL : PyObject_CallFunctionObjArgs(PyTuple_GET_ITEM(self, 1), unraisable, NULL);
+    raise(CORE_SOFT_SIGNAL);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef on_unraisable_method = {"_on_unraisable", on_unraisable, METH_O, NULL};
+
+static int catch_unraisable(core_state *st)
+{
+    PyObject *before = PySys_GetObject("unraisablehook"); /* borrowed */
+    if (before == NULL || (PyCFunction_Check(before) && PyCFunction_GET_FUNCTION(before) == on_unraisable))
+        return 0; /* a worker's worker by fork has its parent's */
+    PyObject *self = PyTuple_Pack(2, st->module, before);
+    PyObject *hook = self == NULL ? NULL : PyCFunction_New(&on_unraisable_method, self);
+    Py_XDECREF(self);
+    int done = hook == NULL ? -1 : PySys_SetObject("unraisablehook", hook);
+    Py_XDECREF(hook);
+    return done;
+}
 
 static int catch_signals(core_state *st)
 {
@@ -147,7 +150,7 @@ static int catch_signals(core_state *st)
         Py_XDECREF(before);
     }
     Py_DECREF(handler);
-    return done;
+    return done < 0 ? -1 : catch_unraisable(st);
 }
 
 void worker_signals(void *user, tercio_call *call)

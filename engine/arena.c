@@ -111,7 +111,7 @@ static void free_run(tercio__arena *arena, struct segment *s, uint32_t first, ui
     }
 }
 
-/* What was in use lately will be again: memory that is warm costs a fifth of fresh one. */
+/* What was in use lately will be again, and fresh memory costs several times as much as warm. */
 static void note_use(tercio__arena *arena)
 {
     if (++arena->puts > puts_per_window) {
@@ -169,7 +169,7 @@ static void give_up(tercio__arena *arena, uint64_t keep)
 {
     look(arena, arena->n_records);
     uint64_t kept = arena->in_use + keep, excess = arena->warm > kept ? arena->warm - kept : 0;
-    for (size_t i = arena->n_segments; i-- > 0 && excess;) {
+    for (size_t i = arena->n_segments; i-- > 0;) {
         struct segment *s = arena->segments[i];
         excess = tercio__segment_cool(arena, s, excess);
         if (s->n_used == 0 && arena->n_segments > 1 && !tercio__is_warm(s, 0) &&

@@ -81,7 +81,7 @@ void tercio__arena_free(tercio__arena *, const tercio_block *);
  * of them before it asks for a new segment. */
 void tercio__arena_reclaim(tercio__arena *);
 /* Gives free memory back to the system but for TERCIO__KEEP_WARM bytes. Until then what was in use lately is kept, used
- * or not: fresh memory costs five times as much. */
+ * or not: fresh memory costs several times as much. */
 void tercio__arena_trim(tercio__arena *);
 #define TERCIO__KEEP_WARM (UINT64_C(64) << 20)
 /* From now on the block is taken back when it was returned. `borrower` (not 0) is for bury. */

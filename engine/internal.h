@@ -199,8 +199,6 @@ static inline void tercio__unlock(tercio_pool *pool)
 {
     pthread_mutex_unlock(&pool->lock);
 }
-/* supervise.c: blocks of so many bytes were filled or came. Under the lock. */
-void tercio__note_moved(tercio_pool *, uint64_t bytes);
 static inline bool tercio__is_ours(const tercio_pool *pool)
 {
     return pool->fork_generation == tercio__fork_generation();
@@ -315,6 +313,14 @@ int tercio__pack_pieces(tercio_pool *, const tercio_bytes *pieces, size_t n, ter
 typedef struct {
     uint64_t magic, head_size, n_blocks, reserved[5]; /* a cache line: what follows is aligned like it */
 } tercio__packed;
+
+/* ---- linger.c: shared memory that was used lately ------------------------------------------------------------------- */
+
+/* Blocks of so many bytes were filled or came. Under the lock. */
+void tercio__note_moved(tercio_pool *, uint64_t bytes);
+/* The keeper's: gives free memory back when nothing large moves any more. Under the lock. Returns: when to look again;
+ * 0: not before something moves. */
+uint64_t tercio__linger(tercio_pool *);
 
 /* ---- metrics.c ---------------------------------------------------------------------------------------------------- */
 

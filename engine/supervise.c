@@ -201,12 +201,12 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
     uint64_t what = LOAD(words->item_sequence, acquire);
     if (since == 0 || LOAD(words->item_since, relaxed) != since || phase != TERCIO_STATE_WORK ||
         what >> 32 != (sequence & UINT32_MAX)) {
+        next = now + chunk->run->timeout_ns; /* about to begin */
         limit = phase == TERCIO_STATE_WAIT ? limit_to_begin(worker, sequence, chunk->run->timeout_ns, now) : 0;
-        if (limit && now >= limit) {
-            kill_worker(worker); /* stopped, perhaps; what it has not begun goes to the next */
-            return 0;
-        }
-        return now + chunk->run->timeout_ns; /* about to begin */
+        if (limit == 0 || now < limit)
+            return limit && limit < next ? limit : next;
+        kill_worker(worker); /* stopped, perhaps; what it has not begun goes to the next */
+        return 0;
     }
     limit = since + chunk->run->timeout_ns;
     if (now < limit)
@@ -416,52 +416,6 @@ bool tercio__worker_collect(tercio__worker *worker)
     return true;
 }
 
-/* ---- Memory that was used lately -----------------------------------------------------------------------------------------
- *
- * It is kept while large things move, and given back after a second in which none did. */
-
-enum { LINGER_NS = 1000000000 };
-
-void tercio__note_moved(tercio_pool *pool, uint64_t bytes)
-{
-    pool->moved_bytes += bytes;
-    if (pool->moved_bytes <= TERCIO__KEEP_WARM || pool->trim_at || !pool->starter->processes)
-        return;
-    pool->moved_bytes = 0;
-    pool->trim_at = tercio__now() + LINGER_NS;
-    tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
-}
-
-/* Returns: when to look again; 0: not before something moves. */
-static uint64_t trim(tercio_pool *pool)
-{
-    if (pool->listens && pool->trim_at == 0 && tercio__file_returned(pool->file) > TERCIO__KEEP_WARM) {
-        pool->listens = false;
-        pool->trim_at = tercio__now() + LINGER_NS;
-    }
-    if (pool->trim_at == 0)
-        return 0;
-    uint64_t now = tercio__now();
-    if (now < pool->trim_at)
-        return pool->trim_at;
-    if (pool->moved_bytes) {
-        pool->moved_bytes = 0;
-        return pool->trim_at = now + LINGER_NS;
-    }
-    pool->trim_at = 0;
-    pool->listens = true;
-    tercio__file_listen(pool->file, pool->keeper_bell);
-    tercio__arena_trim(pool->arena);
-    for (unsigned i = 0; i < pool->n_workers; i++) {
-        tercio__worker *worker = &pool->workers[i];
-        if (worker->state != TERCIO_STATE_START)
-            continue;
-        atomic_fetch_add_explicit(&worker->sender.map.words->trim, 1, memory_order_relaxed);
-        tercio__wake(worker);
-    }
-    return 0;
-}
-
 /* ---- Starting ---------------------------------------------------------------------------------------------------------- */
 
 static bool wanted(const tercio_pool *pool)
@@ -617,7 +571,7 @@ static void *keep(void *data)
         tercio__pump(pool);
         collect_the_dead(pool, tokens, n);
         bool hidden = false;
-        uint64_t deadline = check_deadlines(pool, &hidden), look = trim(pool);
+        uint64_t deadline = check_deadlines(pool, &hidden), look = tercio__linger(pool);
         if (look && (deadline == 0 || look < deadline))
             deadline = look;
         if (pool->needs_start && wanted(pool)) {

@@ -276,10 +276,13 @@ class AsyncResult(Generic[_R]):
         Examples
         --------
         >>> from tercio import WorkerPool
-        >>> with WorkerPool(n_jobs=2, start_method="threading") as pool:
-        ...     results = [pool.apply_async(pow, (2, n)) for n in range(4)]
-        ...     [result.get() for result in results]
-        [1, 2, 4, 8]
+        >>> with WorkerPool(n_jobs=1, start_method="threading") as pool:
+        ...     result = pool.apply_async(int, ("no number",))
+        ...     try:
+        ...         result.get(timeout=60)
+        ...     except ValueError:
+        ...         print("it isn't one")
+        it isn't one
         """
     def cancel(self) -> bool:
         """Cancel the task: one that waits is not run, one that runs is interrupted, and its worker killed if need be.

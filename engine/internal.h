@@ -338,6 +338,8 @@ void tercio__lifelines_let_go(bool in_child);
 
 /* ---- supervise.c -------------------------------------------------------------------------------------------------- */
 
+/* Before the first worker: who collects those that began, when another one couldn't, hears of their ends here. */
+int tercio__keeper_listen(tercio_pool *);
 int tercio__keeper_start(tercio_pool *);
 /* Threads of the engine's own in this process: they hold no lock that a forked child would miss. */
 int tercio__count_own_thread(int change);

@@ -242,6 +242,8 @@ int tercio_open(tercio_pool **out, const tercio_options *options)
     if (error == 0 && pool->starter->open)
         error = pool->starter->open(pool);
     if (error == 0)
+        error = tercio__keeper_listen(pool);
+    if (error == 0)
         error = tercio__start_missing(pool);
     if (error == 0)
         error = tercio__keeper_start(pool);

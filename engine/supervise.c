@@ -612,14 +612,17 @@ bool tercio__lasting_thread(tercio_pool *pool)
     return tercio__is_main_thread() || (pool->keeper_runs && pthread_equal(pthread_self(), pool->keeper));
 }
 
-int tercio__keeper_start(tercio_pool *pool)
+int tercio__keeper_listen(tercio_pool *pool)
 {
-    sigset_t all, old;
     int error = tercio__set_add(pool->set, pool->keeper_bell, BELL_TOKEN);
     if (error == 0 && pool->starter_event >= 0)
         error = tercio__set_add(pool->set, pool->starter_event, STARTER_TOKEN);
-    if (error)
-        return error;
+    return error;
+}
+
+int tercio__keeper_start(tercio_pool *pool)
+{
+    sigset_t all, old;
     /* Signals are the application's threads' to take. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);

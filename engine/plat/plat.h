@@ -108,7 +108,8 @@ int tercio__spawn(char *const *argv, const int *keep, size_t n, bool no_group, i
 /* A connected pair of message sockets, close-on-exec. */
 int tercio__pair(int fds[2]);
 /* Sends / receives one message of `size` bytes with at most 8 descriptors. *n_fds: the room at `fds`, then how many
- * came; a message with more, or of more bytes, is an error (TERCIO_EPROTOCOL). Returns bytes (0: the peer is gone). */
+ * came; a message with more, or of more bytes, is an error (TERCIO_EPROTOCOL). Where this process has no descriptor left
+ * for those that came, it is TERCIO_ESYSTEM with EMFILE, and the bytes are there. Returns bytes (0: the peer is gone). */
 int tercio__send(int fd, const void *data, size_t size, const int *fds, size_t n_fds);
 int tercio__receive(int fd, void *data, size_t size, int *fds, size_t *n_fds, bool block);
 

@@ -161,12 +161,14 @@ static bool read_one(tercio_pool *pool, bool block, tercio__server_message *mess
     connection *c = pool->starter_data;
     size_t n_fds = 1;
     *handle = -1;
+    *message = (tercio__server_message){0};
     if (c->gone)
         return false;
     int n = tercio__receive(c->socket, message, sizeof *message, handle, &n_fds, block);
     if (n == TERCIO_EAGAIN)
         return false;
-    if (n != (int)sizeof *message) {
+    bool handle_lost = n == TERCIO_ESYSTEM && errno == EMFILE;
+    if (n != (int)sizeof *message && !handle_lost) {
         if (n_fds)
             close(*handle);
         *handle = -1;
@@ -182,6 +184,23 @@ static bool read_one(tercio_pool *pool, bool block, tercio__server_message *mess
     return true;
 }
 
+/* A worker that nobody here has a handle of: the server ends it. Comes back once it is gone, as a failed start leaves
+ * nothing. */
+static void end_unwatched(tercio_pool *pool, uint32_t index, int32_t pid)
+{
+    connection *c = pool->starter_data;
+    tercio__server_message message = {.kind = TERCIO__SERVER_KILL, .index = index, .pid = pid};
+    int handle;
+    if (tercio__send(c->socket, &message, sizeof message, NULL, 0) <= 0)
+        return; /* the server is gone, and its workers with it */
+    while (read_one(pool, true, &message, &handle)) {
+        if (handle >= 0)
+            close(handle);
+        if (message.kind == TERCIO__SERVER_ENDED && message.index == index && message.pid == pid)
+            return;
+    }
+}
+
 static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
@@ -191,24 +210,25 @@ static int start(tercio__worker *worker, tercio__started *made)
     if (c->gone || tercio__send(c->socket, &ask, sizeof ask, NULL, 0) <= 0)
         return TERCIO_ESTART;
     c->ends[worker->index].known = false;
-    errno = 0;
     while (read_one(pool, true, &answer, &handle)) {
         if (answer.kind != TERCIO__SERVER_STARTED || answer.index != worker->index) {
             if (handle >= 0)
                 close(handle);
             continue;
         }
-        if (answer.error && handle >= 0)
-            close(handle);
-        errno = answer.error;
-        if (answer.error || handle < 0)
+        if (answer.error || handle < 0) {
+            if (handle >= 0)
+                close(handle);
+            if (answer.error == 0)
+                end_unwatched(pool, answer.index, answer.pid);
+            errno = answer.error ? answer.error : EMFILE;
             return TERCIO_ESYSTEM;
+        }
         made->pid = answer.pid;
         made->handle = handle;
         return 0;
     }
-    /* An answer whose handle there was no descriptor for. */
-    return errno == EMFILE || errno == ENFILE ? TERCIO_ESYSTEM : TERCIO_ESTART;
+    return TERCIO_ESTART;
 }
 
 static void event(tercio_pool *pool)

@@ -163,6 +163,14 @@ static void end_child(server *s, child *gone)
     free(gone);
 }
 
+/* Its end is then told as any other's. */
+static void kill_child(server *s, const client *c, const tercio__server_message *message)
+{
+    for (child *each = s->children; each; each = each->next)
+        if (each->client == c && each->index == message->index && each->pid == message->pid)
+            (void)tercio__process_signal(each->handle, each->pid, SIGKILL);
+}
+
 static void hear_client(server *s, client *c)
 {
     tercio__server_message message;
@@ -187,6 +195,8 @@ static void hear_client(server *s, client *c)
         close_client(s, c);
     else if (message.kind == TERCIO__SERVER_START)
         start_child(s, c, message.index);
+    else if (message.kind == TERCIO__SERVER_KILL)
+        kill_child(s, c, &message);
 }
 
 /* Returns: false when the parent is gone. */

@@ -48,7 +48,13 @@ char **tercio__command(char *const *argv, char *argument, char *own, size_t own_
 _Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, const tercio_host *, void *host_user);
 
 /* Messages between a pool and its server, over a connection of the pool's own. */
-enum { TERCIO__SERVER_ATTACH = 1, TERCIO__SERVER_START, TERCIO__SERVER_STARTED, TERCIO__SERVER_ENDED };
+enum {
+    TERCIO__SERVER_ATTACH = 1,
+    TERCIO__SERVER_START,
+    TERCIO__SERVER_STARTED,
+    TERCIO__SERVER_KILL, /* of a worker whose handle got lost on its way */
+    TERCIO__SERVER_ENDED
+};
 typedef struct {
     uint32_t kind, index;
     int32_t pid, error;         /* errno; STARTED */

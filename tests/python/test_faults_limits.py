@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 
 HEAD = """
-import errno, os, resource, sys
+import errno, os, resource, subprocess, sys
 sys.path.insert(0, {here!r})
 import faults, tasks
 from support import descendants
@@ -48,22 +48,32 @@ def run(tmp_path, body, *arguments):
 
 
 def test_descriptors_run_out_while_workers_start(process_method, tmp_path):
-    """At each number of free descriptors, from none to enough: it starts, or says so and leaves nothing."""
+    """At each number of free descriptors, from none to enough: it starts, or says so and leaves nothing.
+
+    A forkserver that comes late with all it does, as it shares a core with us and has to stand back: what got lost on
+    its way to us has ended all the same by then.
+    """
     run(
         tmp_path,
         """
 if __name__ == "__main__":
     method = sys.argv[1]
+    if method == "forkserver":
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        forever = "import signal; signal.alarm(55)\\nwhile True: pass"
+        busy = subprocess.Popen([sys.executable, "-c", forever], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with WorkerPool(1, start_method=method) as pool:  # what is kept for the process: its server, imports
         works(pool)
     kept = descendants(os.getpid())
+    for late in kept:
+        os.setpriority(os.PRIO_PROCESS, late, 10 if late == busy.pid else 19)
     before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_now = len(os.listdir("/proc/self/fd")) - 1
     top = max(map(int, os.listdir("/proc/self/fd"))) + 1
     fillers = [os.dup(0) for _ in range(max(0, top - open_now))]  # no gaps, so that the limit counts
     failed = started = 0
     pool = WorkerPool(4, start_method=method)
-    for free in range(0, 40, 1 if method == "fork" else 3):
+    for free in range(14) if method == "forkserver" else range(0, 40, 1 if method == "fork" else 3):
         names = len(os.listdir("/proc/self/fd"))
         limit(resource.RLIMIT_NOFILE, max(map(int, os.listdir("/proc/self/fd"))) + free)
         try:
@@ -79,6 +89,8 @@ if __name__ == "__main__":
     assert failed >= 1 and started >= 1, (failed, started)
     works(pool)
     pool.terminate()
+    if method == "forkserver":
+        busy.kill()
 """,
         process_method,
     )
@@ -115,6 +127,39 @@ if __name__ == "__main__":
     pool.terminate()
     nothing_left()
 """,
+    )
+
+
+@pytest.mark.parametrize("most", range(1, 6))
+def test_fork_refused_at_each_worker_of_a_forkserver(most, tmp_path):
+    """It is the server that may not fork: those that it did fork are gone when the pool's start has failed."""
+    if os.getuid() != 0:
+        pytest.skip("takes another user")
+    (tmp_path / "another_user.py").write_text(  # but one that may read what we may: our interpreter lies where it lies
+        "import ctypes, os, resource\n"
+        f"resource.setrlimit(resource.RLIMIT_NPROC, ({most}, {most}))\n"
+        "os.setresuid(54321, 54321, 0)\n"
+        "ctypes.CDLL(None).setfsuid(0)\n"
+    )
+    run(
+        tmp_path,
+        """
+if __name__ == "__main__":
+    most = int(sys.argv[1])
+    os.environ["PYTHONPATH"] = os.path.dirname(os.path.abspath(__file__))
+    pool = WorkerPool(4, start_method="forkserver", preload=["another_user"])
+    for again in range(3):
+        try:
+            works(pool)
+            assert most >= 5  # the server is one of them
+        except OSError as error:
+            assert error.errno == errno.EAGAIN and most < 5, error
+            [server] = descendants(os.getpid())
+    if 1 < most < 5:
+        with WorkerPool(most - 1, start_method="forkserver") as pool:
+            works(pool)
+""",
+        str(most),
     )
 
 

@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "fault.h"
 #include "file.h"
 #include "plat/plat.h"
@@ -66,6 +67,7 @@ static void enter_child(void)
 {
     atomic_fetch_add(&forks, 1);
     atomic_fetch_add(&generation, 1);
+    tercio__owned_forked();
 }
 
 static void register_watch(void)
@@ -128,7 +130,7 @@ void tercio__file_unuse(tercio__file *file)
 {
     if (atomic_fetch_sub(&file->uses, 1) == 1 && file->fd >= 0) {
         int kept = errno;
-        close(file->fd);
+        tercio__owned_close(file->fd, file->generation);
         errno = kept;
     }
 }

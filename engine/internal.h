@@ -11,6 +11,7 @@
 
 #include "arena.h"
 #include "channel.h"
+#include "descriptors.h"
 #include "face.h"
 #include "plat/plat.h"
 #include "tercio.h"
@@ -124,10 +125,11 @@ struct tercio_run {
     bool waits, wants_room; /* somebody is in tercio_wait ... */
     int waits_on;           /* ... on this bell */
     int bell;               /* of this run alone; -1: none yet */
-    bool bell_public;       /* tercio_run_fd was asked for */
-    bool interrupted;       /* whoever waits shall return, once */
-    double item_ns;         /* mean time of an item, smoothed; 0: none yet */
-    uint32_t depth;         /* messages ahead of each worker */
+    uint32_t fork_generation;
+    bool bell_public; /* tercio_run_fd was asked for */
+    bool interrupted; /* whoever waits shall return, once */
+    double item_ns;   /* mean time of an item, smoothed; 0: none yet */
+    uint32_t depth;   /* messages ahead of each worker */
 };
 
 struct tercio_pool {
@@ -326,15 +328,6 @@ uint64_t tercio__linger(tercio_pool *);
 
 /* Takes over what a worker's channel tells about its longest items. Lock held. */
 void tercio__keep_longest(tercio__worker *);
-
-/* ---- lifeline.c ---------------------------------------------------------------------------------------------------- */
-
-/* As tercio__lifeline; ends[] are the pool's, for tercio__lifeline_close. */
-int tercio__lifeline_open(int ends[2]);
-void tercio__lifeline_close(int ends[2]);
-/* Around a worker's fork: the child closes the writing ends of all. */
-void tercio__lifelines_hold(void);
-void tercio__lifelines_let_go(bool in_child);
 
 /* ---- supervise.c -------------------------------------------------------------------------------------------------- */
 

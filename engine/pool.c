@@ -95,12 +95,12 @@ static int make_memory(tercio_pool *pool)
 
     if (pool->starter->processes) {
         void *memory;
-        fd = tercio__shm_create();
+        fd = tercio__owned(tercio__shm_create());
         if (fd < 0)
             return fd;
         pool->file = tercio__file_new(fd);
         if (pool->file == NULL) {
-            close(fd);
+            tercio__owned_close(fd, pool->fork_generation);
             return TERCIO_ENOMEM;
         }
         int error = tercio__shm_reserve(fd, 0, TERCIO__PAGE_BYTES + pool->channels_bytes);
@@ -189,15 +189,22 @@ static int make_workers(tercio_pool *pool)
 
 static int make_bells(tercio_pool *pool)
 {
-    if ((pool->caller_bell = tercio__bell_create()) < 0)
+    if ((pool->caller_bell = tercio__owned(tercio__bell_create())) < 0)
         return pool->caller_bell;
-    if ((pool->keeper_bell = tercio__bell_create()) < 0)
+    if ((pool->keeper_bell = tercio__owned(tercio__bell_create())) < 0)
         return pool->keeper_bell;
-    pool->set = tercio__set_create();
+    pool->set = tercio__owned(tercio__set_create());
     if (pool->set < 0)
         return pool->set;
     bool ours = pool->starter == &tercio__fork_starter || pool->starter == &tercio__spawn_starter;
-    return ours && !tercio__lasting_thread(pool) ? tercio__lifeline_open(pool->lifeline) : 0;
+    if (!ours || tercio__lasting_thread(pool))
+        return 0;
+    int ends[2], error = tercio__lifeline(ends);
+    if (error)
+        return error;
+    pool->lifeline[0] = tercio__owned(ends[0]);
+    pool->lifeline[1] = tercio__owned(ends[1]);
+    return 0;
 }
 
 /* A C program hears at once of workers that can't start. */
@@ -439,15 +446,10 @@ static void free_memory(tercio_pool *pool)
         tercio__file_retire(pool->file);
         tercio__file_unref(pool->file);
     }
-    if (pool->caller_bell >= 0)
-        close(pool->caller_bell);
-    if (pool->keeper_bell >= 0)
-        close(pool->keeper_bell);
-    if (pool->pool_bell >= 0)
-        close(pool->pool_bell);
-    if (pool->set >= 0)
-        close(pool->set);
-    tercio__lifeline_close(pool->lifeline);
+    const int own[] = {pool->caller_bell, pool->keeper_bell, pool->pool_bell,
+                       pool->set,         pool->lifeline[0], pool->lifeline[1]};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        tercio__owned_close(own[i], pool->fork_generation);
     free(pool->dead_ranges);
     free(pool->workers);
     pthread_cond_destroy(&pool->keeper_moves);

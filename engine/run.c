@@ -43,6 +43,7 @@ int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_con
     if (error)
         goto fail;
     run->pool = pool;
+    run->fork_generation = pool->fork_generation;
     run->bell = run->waits_on = -1;
     run->timeout_ns = tercio__nanoseconds(run->options.timeout);
     run->depth = 2;
@@ -284,7 +285,7 @@ int tercio_run_fd(tercio_run *run)
         return error;
     tercio__lock(run->pool);
     if (run->bell < 0)
-        run->bell = tercio__bell_create();
+        run->bell = tercio__owned(tercio__bell_create());
     int fd = run->bell;
     if (fd >= 0) {
         run->bell_public = true;
@@ -370,8 +371,7 @@ void tercio_run_close(tercio_run *run)
         tercio__inbox_clear(&run->incoming, NULL, NULL);
     }
     tercio__inbox_end(&run->current);
-    if (run->bell >= 0)
-        close(run->bell);
+    tercio__owned_close(run->bell, run->fork_generation);
     free(run);
 }
 

@@ -388,7 +388,7 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
     }
     if (worker->handle >= 0) {
         tercio__set_remove(pool->set, worker->handle);
-        close(worker->handle);
+        tercio__owned_close(worker->handle, pool->fork_generation);
     }
     worker->handle = -1;
     worker->pid = 0;
@@ -485,7 +485,7 @@ static int start_worker(tercio__worker *worker, bool again)
     tercio__lock(pool);
     if (error == 0) {
         worker->pid = made.pid;
-        worker->handle = made.handle;
+        worker->handle = tercio__owned(made.handle);
         worker->thread = made.thread;
         worker->thread_runs = made.thread_runs;
         worker->starter_data = made.data;

@@ -193,7 +193,7 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
             continue;
         }
         bool drives = !pool->driver;
-        if (!drives && run->bell < 0 && (run->bell = tercio__bell_create()) < 0) {
+        if (!drives && run->bell < 0 && (run->bell = tercio__owned(tercio__bell_create())) < 0) {
             result = run->bell;
             run->bell = -1;
             break;
@@ -242,7 +242,7 @@ int tercio__pool_wait(tercio_pool *pool, uint64_t deadline)
     int result = 0;
     bool drives = !pool->driver;
     /* Two sleepers on one bell would take each other's rings. */
-    if (!drives && pool->pool_bell < 0 && (pool->pool_bell = tercio__bell_create()) < 0) {
+    if (!drives && pool->pool_bell < 0 && (pool->pool_bell = tercio__owned(tercio__bell_create())) < 0) {
         pool->pool_bell = -1;
         return TERCIO_ESYSTEM;
     }

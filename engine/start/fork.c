@@ -4,7 +4,8 @@
  *
  * Between fork and the worker's loop the child runs, in this order, and nothing else:
  *
- *     die_with_parent, setpgid, close        system calls
+ *     owned_drop                             closes what pools have for themselves
+ *     die_with_parent, setpgid               system calls
  *     tercio__forget_output                  what the parent has buffered is the parent's to write
  *     host->after_fork(in_child)             the host's own repairs (an interpreter's, say)
  *     tercio__worker_process                 maps its channel; from there on it is a worker like any other
@@ -25,18 +26,13 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     tercio_pool *pool = worker->pool;
     int file = tercio__file_fd(pool->file);
     tercio__at("child: forked");
-    tercio__lifelines_let_go(true); /* a writing end of ours would keep it whole */
-    if (lasting && pool->lifeline[0] >= 0)
-        close(pool->lifeline[0]);
+    const int keep[] = {file, pool->caller_bell, pool->keeper_bell, lasting ? -1 : pool->lifeline[0]};
+    tercio__owned_drop(keep, sizeof keep / sizeof *keep); /* first: a lifeline's writing end would keep it whole */
     if (tercio__die_with_parent(parent, lasting, lasting ? -1 : pool->lifeline[0]))
         _exit(0);
     if (!pool->options.no_group)
         (void)setpgid(0, 0);
     tercio__forget_output();
-    close(pool->set);
-    for (unsigned i = 0; i < pool->n_workers; i++)
-        if (pool->workers[i].handle >= 0)
-            close(pool->workers[i].handle);
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, true);
     tercio__worker_process(file, pool->caller_bell, pool->keeper_bell, worker->index, pool->host, pool->host_user,
@@ -54,12 +50,12 @@ static int start(tercio__worker *worker, tercio__started *made)
         pool->host->before_fork(pool->host_user);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    tercio__lifelines_hold();
+    tercio__owned_hold();
     pid_t pid = fork();
     if (pid == 0)
         enter_child(worker, parent, lasting);
     int kept = errno;
-    tercio__lifelines_let_go(false);
+    tercio__owned_let_go();
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, false);

@@ -39,9 +39,10 @@ int tercio_server_open(tercio_server **out, char *const *argv)
     if (result < 0)
         goto no_command;
     server->pid = result;
-    server->socket = pair[0];
-    server->fork_generation = tercio__fork_generation();
     close(pair[1]);
+    server->fork_generation = tercio__fork_generation();
+    server->socket = tercio__owned(pair[0]);
+    server->handle = tercio__owned(server->handle);
     *out = server;
     return 0;
 no_command:;
@@ -64,14 +65,14 @@ void tercio_server_close(tercio_server *server)
     tercio__exit how;
     if (server == NULL)
         return;
-    close(server->socket); /* the server ends when nobody is connected any more */
+    tercio__owned_close(server->socket, server->fork_generation); /* it ends when nobody is connected any more */
     if (server->fork_generation == tercio__fork_generation()) {
         /* It runs nothing but its loop, or imports before that; neither is worth waiting for. */
         (void)tercio__process_signal(server->handle, server->pid, SIGKILL);
         while (tercio__process_collect(server->handle, server->pid, &how) == TERCIO_EAGAIN)
             (void)tercio__bells_wait(&server->handle, 1, 0, NULL);
     }
-    close(server->handle);
+    tercio__owned_close(server->handle, server->fork_generation);
     free(server);
 }
 
@@ -92,8 +93,7 @@ static void close_connection(tercio_pool *pool)
     connection *c = pool->starter_data;
     if (c == NULL)
         return;
-    if (c->socket >= 0)
-        close(c->socket);
+    tercio__owned_close(c->socket, pool->fork_generation);
     tercio_server_close(c->own);
     free(c);
     pool->starter_data = NULL;
@@ -131,7 +131,7 @@ static int open_connection(tercio_pool *pool)
     if (result <= 0)
         goto gone;
     close(pair[1]);
-    c->socket = pool->starter_event = pair[0];
+    c->socket = pool->starter_event = tercio__owned(pair[0]);
     return 0;
 gone:
     result = TERCIO_ESTART;

@@ -16,6 +16,7 @@ typedef struct {
     tercio__page *page;
     tercio__file *file;
     int caller_bell, keeper_bell;
+    uint32_t fork_generation;
 } commons;
 
 typedef struct {
@@ -29,8 +30,8 @@ static void drop_commons(commons *c)
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
     tercio__file_unref(c->file);
-    close(c->caller_bell);
-    close(c->keeper_bell);
+    tercio__owned_close(c->caller_bell, c->fork_generation);
+    tercio__owned_close(c->keeper_bell, c->fork_generation);
     free(c->page);
     free(c);
 }
@@ -61,7 +62,8 @@ static int open_commons(tercio_pool *pool)
     *c = (commons){.page = pool->page,
                    .file = tercio__file_ref(pool->file),
                    .caller_bell = pool->caller_bell,
-                   .keeper_bell = pool->keeper_bell};
+                   .keeper_bell = pool->keeper_bell,
+                   .fork_generation = pool->fork_generation};
     atomic_init(&c->refs, 1);
     pool->starter_data = c;
     return 0;

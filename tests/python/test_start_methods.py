@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 import textwrap
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +144,7 @@ def test_a_shared_array_is_there_once(process_method):
     assert array.min() == 1.0
 
 
-def open_descriptors(_):
+def open_descriptors(_=None):
     found = []
     for entry in os.listdir("/proc/self/fd"):
         try:
@@ -159,6 +163,27 @@ def test_a_worker_gets_no_descriptor_that_it_does_not_need(process_method, tmp_p
             assert len([name for name in found if not name.startswith(("/dev", "pipe"))]) < 12
         else:
             assert len(found) < len(os.listdir("/proc/self/fd")) + 6
+
+
+@pytest.mark.contract("1 descriptors")
+def test_a_forked_worker_has_none_of_other_pools(tmp_path):
+    """Three of its own pool's, the memory and two bells, and where it writes its last stack. A worker that lives on
+    would keep another pool's memory."""
+    kinds = Counter(re.sub(r"\d+", "", name) for name in open_descriptors())
+    methods = ["fork", "spawn", "forkserver", "threading"]
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(WorkerPool(2, start_method=method, keep_alive=True)) for method in methods]
+        for pool in others:
+            assert pool.map(abs, [-1, 2]) == [1, 2]
+        unfinished = [pool.apply_async(time.sleep, (0.2,)) for pool in others]
+        last = stack.enter_context(WorkerPool(1, start_method="fork", keep_alive=True))
+        (found,) = last.map(open_descriptors, [0])
+        assert [result.get() for result in unfinished] == [None] * 4
+        more = Counter(re.sub(r"\d+", "", name) for name in found) - kinds
+        own = {"/memfd:tercio (deleted)": 1, "anon_inode:[eventfd]": 2, "/memfd:tercio-stacks (deleted)": 1}
+        assert more <= Counter({**own, "/dev/null": 3}), more
+        for pool in [*others, last]:
+            assert pool.map(abs, [-1, 2]) == [1, 2]
 
 
 @pytest.mark.contract("1 typed")

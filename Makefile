@@ -96,6 +96,7 @@ docs:
 storm:
 	@tools/setup.sh build test
 	@$(MAKE) --no-print-directory build
+	$(call configure,c)
 	@TERCIO_LONG=1 $(LONG_BOUND) $(VENV)/bin/python -m pytest -q --timeout 600 -o faulthandler_timeout=590 $(wildcard tests/python/test_faults_*.py)
 	$(call configure,faults,-Dfault_points=true)
 	@TERCIO_LONG=1 $(MESON) test -C $(BUILD)/faults --no-rebuild --print-errorlogs --quiet --timeout-multiplier 4 fault_points

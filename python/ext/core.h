@@ -68,6 +68,21 @@ typedef struct core_state {
     struct worker *thread_workers; /* of all pools, linked */
 } core_state;
 
+/* ---- Threads of the engine (py_attach.c) ---------------------------------------------------------------------------- */
+
+typedef struct {
+    PyThreadState *made; /* NULL: the thread had a state before */
+    PyGILState_STATE gil;
+} attachment;
+
+void attach_init(void);
+/* For any thread, whether the interpreter knows it or not, as PyGILState_Ensure and PyGILState_Release. */
+attachment attach(PyInterpreterState *);
+void detach(attachment);
+/* For a thread that the interpreter doesn't know. Returns: its new state, current and with the GIL; NULL: no memory. */
+PyThreadState *attach_new(PyInterpreterState *);
+void attach_end(PyThreadState *);
+
 /* ---- Call (py_call.c) ------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -105,8 +120,8 @@ typedef struct encoder encoder;
 typedef struct {
     core_state *st;
     PyInterpreterState *interp;
-    PoolObject *pool;     /* NULL in a process that worker_main runs */
-    PyGILState_STATE gil; /* between before_fork and after_fork */
+    PoolObject *pool; /* NULL in a process that worker_main runs */
+    attachment forks; /* between before_fork and after_fork */
 } host_env;
 
 typedef struct {

@@ -58,6 +58,7 @@ static int module_exec(PyObject *module)
 {
     core_state *st = PyModule_GetState(module);
     st->module = module;
+    attach_init();
     if (add_type(module, &call_spec, &st->call_type, true) < 0 ||
         add_type(module, &server_spec, &st->server_type, true) < 0 ||
         add_type(module, &pool_spec, &st->pool_type, true) < 0 ||

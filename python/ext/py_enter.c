@@ -48,8 +48,7 @@ void worker_before_fork(void *user)
 {
     host_env *env = user;
     /* The caller of tercio_open holds the GIL; one that waits in the pool, and the supervisor, don't. */
-    PyGILState_STATE gil = PyGILState_Ensure();
-    env->gil = gil;
+    env->forks = attach(env->interp);
     flush("stdout"); /* what lies in a buffer now would be written twice */
     flush("stderr");
     PyOS_BeforeFork();
@@ -60,7 +59,7 @@ void worker_after_fork(void *user, bool in_child)
     host_env *env = user;
     if (!in_child) {
         PyOS_AfterFork_Parent();
-        PyGILState_Release(env->gil);
+        detach(env->forks);
         return;
     }
     PyOS_AfterFork_Child(); /* the GIL stays this thread's: the worker's loop goes on with it */
@@ -410,10 +409,9 @@ int worker_enter(void *user, tercio_call *call, tercio_bytes prepare)
     bool threading = tercio_call_method(call) == TERCIO_THREADING;
     PyThreadState *ts = NULL;
     if (threading) {
-        ts = PyThreadState_New(env->interp);
+        ts = attach_new(env->interp);
         if (ts == NULL)
             return 1;
-        PyEval_RestoreThread(ts);
     }
     worker *w = PyMem_RawCalloc(1, sizeof *w);
     if (w == NULL)
@@ -441,10 +439,8 @@ fail:
         w->st->process_worker = NULL;
         worker_delete(w);
     }
-    if (threading) {
-        PyThreadState_Clear(ts);
-        PyThreadState_DeleteCurrent();
-    }
+    if (threading)
+        attach_end(ts);
     return 1;
 }
 
@@ -465,6 +461,5 @@ void worker_leave(void *user, tercio_call *call)
     }
     forget_thread(w);
     worker_delete(w);
-    PyThreadState_Clear(PyThreadState_Get());
-    PyThreadState_DeleteCurrent();
+    attach_end(PyThreadState_Get());
 }

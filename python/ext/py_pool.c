@@ -444,10 +444,10 @@ static void pool_close(PoolObject *self)
 static void exit_note(void *user, const tercio_result *r)
 {
     PoolObject *self = user;
-    PyGILState_STATE gil = PyGILState_Ensure();
+    attachment now = attach(self->env.interp);
     if (pool_note_exit(self, NULL, r) < 0)
         error_unraisable(NULL);
-    PyGILState_Release(gil);
+    detach(now);
 }
 
 static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))

@@ -451,25 +451,25 @@ static void host_notify(void *user, tercio_run *run)
 {
     host_env *env = user;
     (void)run;
-    PyGILState_STATE gil = PyGILState_Ensure();
+    attachment now = attach(env->interp);
     if (env->pool != NULL && !env->pool->closing)
         async_notify(env->pool);
-    PyGILState_Release(gil);
+    detach(now);
 }
 
 static void host_drop(void *user, tercio_bytes message, uint32_t n_items, uint32_t skip, bool is_answer)
 {
-    (void)user;
+    host_env *env = user;
     bool flag;
     if (is_answer ? message.size != sizeof(void *) : message.size < n_items * sizeof(void *))
         return;
-    PyGILState_STATE gil = PyGILState_Ensure();
+    attachment now = attach(env->interp);
     if (is_answer)
         Py_DECREF(reference_at(message.data, 0, &flag));
     else
         for (uint32_t i = skip; i < n_items; i++) /* NULL: a worker has taken it */
             Py_XDECREF(reference_at(message.data, i, &flag));
-    PyGILState_Release(gil);
+    detach(now);
 }
 
 size_t worker_leave_threads(core_state *st, const PoolObject *pool)

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Threads of the engine come to the interpreter, and go.
+ *
+ * To make a thread's state CPython takes the lock of its list of states, without the GIL. Before 3.12 a child that is
+ * forked in that moment finds the lock held by a thread that it doesn't have, and waits for ever before it runs its
+ * first line (PyOS_AfterFork_Child goes through the list; from 3.12 on PyOS_BeforeFork takes the lock). So there is a
+ * gate: our threads make their states inside, and forks of this process, by us or by os.fork, wait until nobody is.
+ * It is a few instructions long, and none of them needs the GIL or another lock of ours.
+ */
+#include "core.h"
+
+#include <pthread.h>
+
+#if PY_VERSION_HEX < 0x030C0000
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+static void close_gate(void)
+{
+    pthread_mutex_lock(&gate);
+}
+
+static void open_gate(void)
+{
+    pthread_mutex_unlock(&gate);
+}
+
+/* The child has the one thread that closed it. */
+static void open_gate_of_child(void)
+{
+    pthread_mutex_init(&gate, NULL);
+}
+
+static void watch_forks(void)
+{
+    (void)pthread_atfork(close_gate, open_gate, open_gate_of_child);
+}
+
+void attach_init(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+}
+#else
+static void close_gate(void) {}
+
+static void open_gate(void) {}
+
+void attach_init(void) {}
+#endif
+
+PyThreadState *attach_new(PyInterpreterState *interp)
+{
+    close_gate();
+    PyThreadState *ts = PyThreadState_New(interp);
+    open_gate();
+    if (ts != NULL)
+        PyEval_RestoreThread(ts);
+    return ts;
+}
+
+void attach_end(PyThreadState *ts)
+{
+    PyThreadState_Clear(ts);
+    PyThreadState_DeleteCurrent();
+}
+
+attachment attach(PyInterpreterState *interp)
+{
+    attachment now = {.made = NULL};
+    if (PyGILState_GetThisThreadState() != NULL) {
+        now.gil = PyGILState_Ensure();
+        return now;
+    }
+    now.made = attach_new(interp);
+    if (now.made == NULL)
+        Py_FatalError("tercio: no memory for the state of a thread");
+    return now;
+}
+
+void detach(attachment now)
+{
+    if (now.made != NULL)
+        attach_end(now.made);
+    else
+        PyGILState_Release(now.gil);
+}

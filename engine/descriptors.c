@@ -8,9 +8,8 @@
  * A number that was closed in a worker may be another descriptor's there. Copies of the parent's pools, runs and servers,
  * which a host's collector may find in a worker, must not close it: each knows its process by its fork generation.
  */
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "arena.h"
@@ -19,42 +18,30 @@
 /* Numbers beyond these are closed by nobody. Of the table, only what is used is memory. */
 enum { WORD = 64, WORDS = (1 << 20) / WORD };
 
-static pthread_mutex_t lock =
-    PTHREAD_MUTEX_INITIALIZER; /* held across a worker's fork, so that the child's table is whole */
-static bool forked;            /* by the application: the table is another process's, and perhaps half written */
-static size_t n_words;
-static uint64_t words[WORDS]; /* a bit a descriptor */
+/* A bit a descriptor. No lock: what runs while a fork is prepared may wait for another thread that is in here. */
+static _Atomic uint64_t words[WORDS];
+static _Atomic size_t n_words;
+static _Thread_local bool forks_a_worker;
 
-static void forget_all(void)
+static bool is_of_the_table(int fd)
 {
-    memset(words, 0, n_words * sizeof *words);
-    n_words = 0;
-    forked = false;
+    /* What has a standard stream's number stays: whoever writes to that would write to what comes in its place. */
+    return fd > STDERR_FILENO && fd / WORD < WORDS;
 }
 
-static void take_lock(void)
+static uint64_t bit(int fd)
 {
-    pthread_mutex_lock(&lock);
-    if (forked)
-        forget_all(); /* such a child may have closed them all, and others have got their numbers */
-}
-
-void tercio__owned_forked(void)
-{
-    pthread_mutex_init(&lock, NULL); /* a thread may have it that the child doesn't have */
-    forked = true;
+    return UINT64_C(1) << (unsigned)fd % WORD;
 }
 
 int tercio__owned(int fd)
 {
-    if (fd < 0 || fd / WORD >= WORDS)
+    if (!is_of_the_table(fd))
         return fd;
-    size_t word = (size_t)fd / WORD;
-    take_lock();
-    words[word] |= UINT64_C(1) << (unsigned)fd % WORD;
-    if (word >= n_words)
-        n_words = word + 1;
-    pthread_mutex_unlock(&lock);
+    size_t needs = (size_t)fd / WORD + 1, n = atomic_load(&n_words);
+    while (n < needs && !atomic_compare_exchange_weak(&n_words, &n, needs))
+        ;
+    atomic_fetch_or(&words[needs - 1], bit(fd));
     return fd;
 }
 
@@ -62,21 +49,29 @@ void tercio__owned_close(int fd, uint32_t of_generation)
 {
     if (fd < 0 || of_generation != tercio__fork_generation())
         return;
-    take_lock();
-    if ((size_t)fd / WORD < n_words)
-        words[(size_t)fd / WORD] &= ~(UINT64_C(1) << (unsigned)fd % WORD);
-    close(fd); /* under the lock: the number is nobody else's before it is off the table */
-    pthread_mutex_unlock(&lock);
+    /* In this order: a worker that is forked between has one descriptor more; the other way it might close what has just
+     * got the number. */
+    if (is_of_the_table(fd))
+        atomic_fetch_and(&words[fd / WORD], ~bit(fd));
+    close(fd);
 }
 
-void tercio__owned_hold(void)
+void tercio__owned_fork(bool begins)
 {
-    take_lock();
+    forks_a_worker = begins;
 }
 
-void tercio__owned_let_go(void)
+static void forget_all(void)
 {
-    pthread_mutex_unlock(&lock);
+    size_t n = atomic_exchange(&n_words, 0);
+    for (size_t i = 0; i < n; i++)
+        atomic_store(&words[i], 0);
+}
+
+void tercio__owned_forked(void)
+{
+    if (!forks_a_worker) /* such a child may close all that it has, and others get their numbers */
+        forget_all();
 }
 
 static bool is_among(int fd, const int *keep, size_t n)
@@ -89,11 +84,13 @@ static bool is_among(int fd, const int *keep, size_t n)
 
 void tercio__owned_drop(const int *keep, size_t n_keep)
 {
-    for (size_t word = 0; word < n_words; word++)
-        for (uint64_t left = words[word]; left; left &= left - 1) {
-            int fd = (int)(word * WORD) + __builtin_ctzll(left);
+    size_t n = atomic_load(&n_words);
+    for (size_t i = 0; i < n; i++)
+        for (uint64_t left = atomic_load(&words[i]); left; left &= left - 1) {
+            int fd = (int)(i * WORD) + __builtin_ctzll(left);
             if (!is_among(fd, keep, n_keep))
                 close(fd);
         }
     forget_all();
+    forks_a_worker = false;
 }

@@ -5,6 +5,7 @@
 #ifndef TERCIO_DESCRIPTORS_H
 #define TERCIO_DESCRIPTORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,12 +13,11 @@
 int tercio__owned(int fd);
 /* Closes what tercio__owned had, in the process whose it is; nothing in a forked child, nor for an error. */
 void tercio__owned_close(int fd, uint32_t fork_generation);
-/* Around a worker's fork, in the parent. */
-void tercio__owned_hold(void);
-void tercio__owned_let_go(void);
-/* In the child: closes all but those of `keep`. */
+/* Around a worker's fork, in the parent: this thread begins one, has done it. */
+void tercio__owned_fork(bool begins);
+/* In the worker: closes all but those of `keep`. */
 void tercio__owned_drop(const int *keep, size_t n);
-/* In a child that was forked, by whomever. */
+/* In a child that was forked, by whomever, before anything else. */
 void tercio__owned_forked(void);
 
 #endif

@@ -141,7 +141,7 @@ struct tercio_pool {
     void *host_user;
     const struct tercio__starter *starter;
     void *starter_data;
-    int starter_event; /* a descriptor that the keeper watches for it; -1: none */
+    int starter_events[2]; /* descriptors that the keeper watches for it; -1: none */
 
     tercio__file *file;
     tercio__page *page;      /* shared */

@@ -167,7 +167,8 @@ static tercio_pool *new_pool(void)
     }
     tercio__fork_watch();
     pool->fork_generation = tercio__fork_generation();
-    pool->caller_bell = pool->keeper_bell = pool->pool_bell = pool->set = pool->starter_event = -1;
+    pool->caller_bell = pool->keeper_bell = pool->pool_bell = pool->set = -1;
+    pool->starter_events[0] = pool->starter_events[1] = -1;
     pool->lifeline[0] = pool->lifeline[1] = -1;
     pool->pending_end = &pool->pending;
     atomic_init(&pool->spin_ns, 20000);

@@ -615,8 +615,9 @@ bool tercio__lasting_thread(tercio_pool *pool)
 int tercio__keeper_listen(tercio_pool *pool)
 {
     int error = tercio__set_add(pool->set, pool->keeper_bell, BELL_TOKEN);
-    if (error == 0 && pool->starter_event >= 0)
-        error = tercio__set_add(pool->set, pool->starter_event, STARTER_TOKEN);
+    for (size_t i = 0; i < sizeof pool->starter_events / sizeof pool->starter_events[0] && error == 0; i++)
+        if (pool->starter_events[i] >= 0)
+            error = tercio__set_add(pool->set, pool->starter_events[i], STARTER_TOKEN);
     return error;
 }
 

@@ -50,12 +50,12 @@ static int start(tercio__worker *worker, tercio__started *made)
         pool->host->before_fork(pool->host_user);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    tercio__owned_hold();
+    tercio__owned_fork(true);
     pid_t pid = fork();
     if (pid == 0)
         enter_child(worker, parent, lasting);
     int kept = errno;
-    tercio__owned_let_go();
+    tercio__owned_fork(false);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, false);

@@ -26,6 +26,10 @@ int tercio_server_open(tercio_server **out, char *const *argv)
     result = tercio__pair(pair);
     if (result)
         goto no_pair;
+    tercio__fork_watch();
+    server->fork_generation = tercio__fork_generation();
+    server->socket = tercio__owned(pair[0]);
+    (void)tercio__owned(pair[1]);
     (void)snprintf(argument, sizeof argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", pair[1], (int)getpid(),
                    tercio__is_main_thread());
     char **command = tercio__command(argv, argument, own, sizeof own);
@@ -33,22 +37,19 @@ int tercio_server_open(tercio_server **out, char *const *argv)
         result = TERCIO_ENOMEM;
         goto no_command;
     }
-    tercio__fork_watch();
     result = tercio__spawn(command, &pair[1], 1, false, &server->handle);
     free(command);
     if (result < 0)
         goto no_command;
     server->pid = result;
-    close(pair[1]);
-    server->fork_generation = tercio__fork_generation();
-    server->socket = tercio__owned(pair[0]);
     server->handle = tercio__owned(server->handle);
+    tercio__owned_close(pair[1], server->fork_generation);
     *out = server;
     return 0;
 no_command:;
     int kept = errno;
-    close(pair[0]);
-    close(pair[1]);
+    tercio__owned_close(pair[0], server->fork_generation);
+    tercio__owned_close(pair[1], server->fork_generation);
     errno = kept;
 no_pair:
     free(server);
@@ -81,7 +82,8 @@ void tercio_server_close(tercio_server *server)
 typedef struct {
     tercio_server *own; /* NULL: borrowed */
     int socket;
-    bool gone; /* the server is dead */
+    int handle; /* the server's, a copy: its end of the socket may be open in a process that was forked meanwhile */
+    bool gone;  /* the server is dead */
     struct {
         bool known;
         tercio__exit how;
@@ -94,10 +96,11 @@ static void close_connection(tercio_pool *pool)
     if (c == NULL)
         return;
     tercio__owned_close(c->socket, pool->fork_generation);
+    tercio__owned_close(c->handle, pool->fork_generation);
     tercio_server_close(c->own);
     free(c);
     pool->starter_data = NULL;
-    pool->starter_event = -1;
+    pool->starter_events[0] = pool->starter_events[1] = -1;
 }
 
 static int open_connection(tercio_pool *pool)
@@ -108,7 +111,7 @@ static int open_connection(tercio_pool *pool)
     if (c == NULL)
         return TERCIO_ENOMEM;
     pool->starter_data = c;
-    c->socket = -1;
+    c->socket = c->handle = -1;
     int result = server ? 0 : tercio_server_open(&c->own, pool->options.worker_argv);
     if (result)
         goto fail;
@@ -117,9 +120,12 @@ static int open_connection(tercio_pool *pool)
         result = TERCIO_EFORKED;
         goto fail;
     }
-    result = tercio__pair(pair);
+    c->handle = tercio__owned(fcntl(server->handle, F_DUPFD_CLOEXEC, 0));
+    result = c->handle < 0 ? TERCIO_ESYSTEM : tercio__pair(pair);
     if (result)
         goto fail;
+    (void)tercio__owned(pair[0]);
+    (void)tercio__owned(pair[1]);
     tercio__server_message attach = {.kind = TERCIO__SERVER_ATTACH, .no_group = pool->options.no_group};
     result = tercio__send(server->socket, &attach, sizeof attach, &pair[1], 1);
     if (result <= 0)
@@ -130,15 +136,18 @@ static int open_connection(tercio_pool *pool)
     result = tercio__send(pair[0], &attach, sizeof attach, fds, speaks ? 5 : 3);
     if (result <= 0)
         goto gone;
-    close(pair[1]);
-    c->socket = pool->starter_event = tercio__owned(pair[0]);
+    tercio__owned_close(pair[1], pool->fork_generation);
+    c->socket = pool->starter_events[0] = pair[0];
+    pool->starter_events[1] = c->handle;
     return 0;
 gone:
     result = TERCIO_ESTART;
-    close(pair[0]);
-    close(pair[1]);
-fail:
+    tercio__owned_close(pair[0], pool->fork_generation);
+    tercio__owned_close(pair[1], pool->fork_generation);
+fail:;
+    int kept = errno;
     close_connection(pool);
+    errno = kept;
     return result;
 }
 
@@ -148,6 +157,7 @@ static void server_gone(tercio_pool *pool)
     int kept = errno;
     c->gone = true;
     tercio__set_remove(pool->set, c->socket);
+    tercio__set_remove(pool->set, c->handle);
     /* Its children die with it; from now on their handles say so. */
     for (unsigned i = 0; i < pool->n_workers; i++)
         if (pool->workers[i].handle >= 0 && !c->ends[i].known)
@@ -155,16 +165,33 @@ static void server_gone(tercio_pool *pool)
     errno = kept;
 }
 
+/* As tercio__receive; the server's end of the socket, or its own, is 0. */
+static int receive(const connection *c, tercio__server_message *message, int *handle, size_t *n_fds, bool block)
+{
+    const int both[] = {c->socket, c->handle};
+    for (bool ended = false;;) {
+        *n_fds = 1;
+        int n = tercio__receive(c->socket, message, sizeof *message, handle, n_fds, false);
+        if (n != TERCIO_EAGAIN || ended)
+            return n == TERCIO_EAGAIN ? 0 : n;
+        ended = tercio__bells_wait(&c->handle, 1, 1, NULL) == 1; /* and what it sent before is there by now */
+        if (!ended && !block)
+            return TERCIO_EAGAIN;
+        if (!ended)
+            (void)tercio__bells_wait(both, 2, 0, NULL);
+    }
+}
+
 /* Reads one message. Returns: false when there is none, or the server is gone. */
 static bool read_one(tercio_pool *pool, bool block, tercio__server_message *message, int *handle)
 {
     connection *c = pool->starter_data;
-    size_t n_fds = 1;
+    size_t n_fds;
     *handle = -1;
     *message = (tercio__server_message){0};
     if (c->gone)
         return false;
-    int n = tercio__receive(c->socket, message, sizeof *message, handle, &n_fds, block);
+    int n = receive(c, message, handle, &n_fds, block);
     if (n == TERCIO_EAGAIN)
         return false;
     bool handle_lost = n == TERCIO_ESYSTEM && errno == EMFILE;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "start.h"
@@ -70,6 +71,7 @@ static _Noreturn void enter_child(server *s, client *c, uint32_t index, int pare
 {
     if (tercio__die_with_parent(parent, true, -1))
         _exit(0);
+    tercio__owned_drop(NULL, 0); /* of pools that a preloaded module has */
     if (!c->no_group)
         (void)setpgid(0, 0);
     tercio__forget_output();
@@ -111,10 +113,12 @@ static void start_child(server *s, client *c, uint32_t index)
         s->host->before_fork(s->host_user);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    tercio__owned_fork(true);
     pid_t pid = fork();
     if (pid == 0)
         enter_child(s, c, index, parent);
     answer.error = pid < 0 ? errno : 0;
+    tercio__owned_fork(false);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, false);
@@ -129,8 +133,17 @@ static void start_child(server *s, client *c, uint32_t index)
     new->index = index;
     new->pid = answer.pid = (int)pid;
     new->handle = tercio__process_handle((int)pid);
-    if (new->handle < 0 || tercio__set_add(s->set, new->handle, (uint64_t)(uintptr_t) new | CHILD))
-        _exit(1); /* no descriptors left: nothing could be watched any more, and our end ends all workers */
+    if (new->handle < 0 || tercio__set_add(s->set, new->handle, (uint64_t)(uintptr_t) new | CHILD)) {
+        answer.error = errno;     /* no descriptors left */
+        (void)kill(pid, SIGKILL); /* ours still: it stands at the gate and nobody has collected it */
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+        if (new->handle >= 0)
+            close(new->handle);
+        free(new);
+        (void)tercio__send(c->socket, &answer, sizeof answer, NULL, 0);
+        return;
+    }
     new->next = s->children;
     s->children = new;
     c->n_children++;
@@ -206,8 +219,8 @@ static bool hear_parent(server *s)
     int fd = -1;
     size_t n_fds = 1;
     int n = tercio__receive(s->socket, &message, sizeof message, &fd, &n_fds, false);
-    if (n == TERCIO_EAGAIN)
-        return true;
+    if (n == TERCIO_EAGAIN || (n == TERCIO_ESYSTEM && errno == EMFILE))
+        return true; /* a connection that there is no descriptor for ends, and its pool hears that */
     if (n != (int)sizeof message || n_fds != 1)
         return false; /* and all descriptors go with the process */
     client *c = calloc(1, sizeof *c);

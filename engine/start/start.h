@@ -28,7 +28,7 @@ typedef struct tercio__starter {
     int (*collect)(tercio__worker *, tercio__exit *);
     /* The pool doesn't look at the worker's channel any more; NULL where channels are the pool's memory. */
     void (*release)(tercio__worker *);
-    /* The descriptor of tercio_pool.starter_event is readable; may be NULL. */
+    /* A descriptor of tercio_pool.starter_events is readable; may be NULL. */
     void (*event)(tercio_pool *);
     /* After the last worker; may be NULL. */
     void (*close)(tercio_pool *);

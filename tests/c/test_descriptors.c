@@ -38,13 +38,13 @@ static int new_descriptor(void)
 static void in_worker(bool (*check)(const int *fds), const int *fds, const int *keep, size_t n_keep)
 {
     int status = 0;
-    tercio__owned_hold();
+    tercio__owned_fork(true);
     pid_t pid = fork();
     if (pid == 0) {
         tercio__owned_drop(keep, n_keep);
         _exit(check(fds) ? 0 : 1);
     }
-    tercio__owned_let_go();
+    tercio__owned_fork(false);
     assert_true(pid > 0);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
@@ -125,13 +125,13 @@ static void a_child_of_the_application(void **state)
         int own = tercio__owned(new_descriptor());
         bool kept = own >= 0 && is_open(fd);
         int grandchild_status = 1;
-        tercio__owned_hold();
+        tercio__owned_fork(true);
         pid_t grandchild = fork();
         if (grandchild == 0) {
             tercio__owned_drop(NULL, 0);
             _exit(is_open(fd) && !is_open(own) ? 0 : 1);
         }
-        tercio__owned_let_go();
+        tercio__owned_fork(false);
         (void)waitpid(grandchild, &grandchild_status, 0);
         _exit(kept && grandchild_status == 0 ? 0 : 1);
     }
@@ -182,7 +182,7 @@ static void forks_beside_threads(void **state)
         bool application = i % 2;
         int status = 1, held = -1;
         if (!application)
-            tercio__owned_hold();
+            tercio__owned_fork(true);
         pid_t pid = fork();
         if (pid == 0) {
             alarm(20);
@@ -193,7 +193,7 @@ static void forks_beside_threads(void **state)
             _exit(fd >= 0 && !is_open(fd) ? 0 : 1);
         }
         if (!application)
-            tercio__owned_let_go();
+            tercio__owned_fork(false);
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_int_equal(status, 0);
     }

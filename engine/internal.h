@@ -329,6 +329,15 @@ uint64_t tercio__linger(tercio_pool *);
 /* Takes over what a worker's channel tells about its longest items. Lock held. */
 void tercio__keep_longest(tercio__worker *);
 
+/* ---- deaths.c ----------------------------------------------------------------------------------------------------- */
+
+/* A worker's process or thread is gone. Under the lock. */
+void tercio__worker_gone(tercio__worker *, const tercio__exit *);
+/* Collects the worker if it is gone. Under the lock. Returns: true when it is. */
+bool tercio__worker_collect(tercio__worker *);
+/* Gives back the memory of dead workers' arenas, once no result lies there. Under the lock. */
+void tercio__discard_dead(tercio_pool *);
+
 /* ---- supervise.c -------------------------------------------------------------------------------------------------- */
 
 /* Before the first worker: who collects those that began, when another one couldn't, hears of their ends here. */
@@ -336,19 +345,13 @@ int tercio__keeper_listen(tercio_pool *);
 int tercio__keeper_start(tercio_pool *);
 /* Threads of the engine's own in this process: they hold no lock that a forked child would miss. */
 int tercio__count_own_thread(int change);
-/* Gives back the memory of dead workers' arenas, once no result lies there. Under the lock. */
-void tercio__discard_dead(tercio_pool *);
 /* The keeper does nothing any more, but its thread stays: workers that it forked end with it. */
 void tercio__keeper_stop(tercio_pool *);
 void tercio__keeper_end(tercio_pool *);
 /* Makes result->out of the block that it lies in; the view is to be closed after it. Returns: whether it was one. */
 bool tercio__make_whole(tercio_pool *, tercio_result *, tercio_view *);
-/* A worker's process or thread is gone. Under the lock. */
-void tercio__worker_gone(tercio__worker *, const tercio__exit *);
 /* A thread that doesn't listen is left behind. Under the lock. */
 void tercio__leave_thread(tercio__worker *);
-/* Collects the worker if it is gone. Under the lock. Returns: true when it is. */
-bool tercio__worker_collect(tercio__worker *);
 /* Asks the worker to stop message `sequence`, which it has taken; the keeper kills it after the grace. Under the lock. */
 void tercio__interrupt_worker(tercio__worker *, uint64_t sequence);
 void tercio__pool_fail(tercio_pool *, int error, const tercio__entry *, const tercio_block *, const void *out,

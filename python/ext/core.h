@@ -165,6 +165,22 @@ struct pool_object {
     unsigned inside;
 };
 
+/* Server (py_server.c) */
+typedef struct {
+    PyObject_HEAD
+    tercio_server *server;
+    long pid; /* of the process that owns it */
+    int server_pid;
+} ServerObject;
+
+/* py_open.c: tp_new of Pool. */
+PyObject *pool_new(PyTypeObject *, PyObject *args, PyObject *kwargs);
+/* A sequence of paths as C has it: an array, for PyMem_Free, over the bytes that *keep holds, with NULL at its end. NULL
+ * with an exception. */
+char **argv_of(PyObject *given, PyObject **keep);
+
+/* Ends the engine's pool; with the GIL, which it lets go meanwhile. What was raised before stays raised. */
+void pool_close(PoolObject *);
 /* True, with an exception set, when the pool can't be used: closed, or of another process. */
 bool pool_unusable(PoolObject *);
 bool pool_is_foreign(const PoolObject *); /* inherited by a fork that isn't a worker of it */

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A Pool is made: parameters, what its workers are told at their start, and the engine's pool.
+ */
+#include "codec.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+char **argv_of(PyObject *given, PyObject **keep)
+{
+    PyObject *list = PySequence_List(given);
+    if (list == NULL)
+        return NULL;
+    Py_ssize_t n = PyList_GET_SIZE(list);
+    char **argv = PyMem_Calloc((size_t)n + 1, sizeof *argv);
+    if (argv == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *bytes = NULL;
+        if (!PyUnicode_FSConverter(PyList_GET_ITEM(list, i), &bytes))
+            goto fail;
+        if (PyList_SetItem(list, i, bytes) < 0) /* takes the reference */
+            goto fail;
+        argv[i] = PyBytes_AS_STRING(bytes);
+    }
+    *keep = list;
+    return argv;
+
+fail:
+    PyMem_Free(argv);
+    Py_DECREF(list);
+    return NULL;
+}
+
+static PyObject *cpu_sets(PyObject *given, unsigned n_workers)
+{
+    PyObject *outer = PySequence_List(given);
+    if (outer == NULL)
+        return NULL;
+    PyObject *result = NULL;
+    if ((size_t)PyList_GET_SIZE(outer) != n_workers) {
+        PyErr_SetString(PyExc_ValueError, "cpu_ids must have an entry for each worker");
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(outer); i++) {
+        PyObject *inner = PySequence_Tuple(PyList_GET_ITEM(outer, i));
+        if (inner == NULL || PyList_SetItem(outer, i, inner) < 0)
+            goto done;
+    }
+    result = PyList_AsTuple(outer);
+
+done:
+    Py_DECREF(outer);
+    return result;
+}
+
+static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_given)
+{
+    PyObject *parts = NULL;
+    preparation prepared = {0};
+    int done = -1;
+    core_state *st = self->env.st;
+    tercio_options options = {
+        .size = sizeof options,
+        .method = self->method,
+        .n_workers = self->n_workers,
+        .grace = self->grace,
+        .init_timeout = self->init_timeout,
+        .exit_timeout = self->exit_timeout,
+        .observe = self->observe,
+        .threads_at_fork = true, /* the face warns; Python programs can't know all their threads */
+        .host = &core_host,
+        .host_user = &self->env,
+    };
+    if (self->method == TERCIO_SPAWN || self->method == TERCIO_FORKSERVER) {
+        self->argv = argv_of(argv_given, &self->argv_bytes);
+        if (self->argv == NULL)
+            goto done;
+        options.worker_argv = self->argv;
+        parts = PySequence_Tuple(parts_given);
+        if (parts == NULL)
+            goto done;
+        if (preparation_make(&prepared, self, parts) < 0)
+            goto done;
+        options.prepare = prepared.pieces;
+        options.n_prepare = prepared.n_pieces;
+    }
+    if (self->server != NULL) {
+        options.server = ((ServerObject *)self->server)->server;
+        if (options.server == NULL) {
+            PyErr_SetString(PyExc_RuntimeError, "the forkserver was closed");
+            goto done;
+        }
+    }
+    int error;
+    if (self->method == TERCIO_FORK) { /* the hooks around the fork are this thread's, with the GIL */
+        if (worker_prepare_fork(st) < 0)
+            goto done;
+        error = tercio_open(&self->engine, &options);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        error = tercio_open(&self->engine, &options);
+        Py_END_ALLOW_THREADS
+    }
+    self->opened = true;
+    if (error < 0) {
+        self->engine = NULL;
+        error_raise(st, NULL, error);
+        goto done;
+    }
+    self->n_workers = (unsigned)tercio_worker_pids(self->engine, NULL, 0);
+    if (PyErr_CheckSignals() < 0) { /* what came while workers were started would come before anybody has the pool */
+        pool_close(self);
+        goto done;
+    }
+    done = 0;
+
+done:
+    Py_XDECREF(parts);
+    preparation_clear(&prepared);
+    return done;
+}
+
+PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"n_workers", "method", "first_call", "shared_objects", "preparation",  "argv",    "server",
+                            "cpu_ids",   "daemon", "grace",      "init_timeout",   "exit_timeout", "observe", NULL};
+    core_state *st = core_of_type(type);
+    const char *method;
+    unsigned n_workers;
+    PyObject *first_call = Py_None, *shared = Py_None, *prepared = NULL, *argv = NULL, *server = Py_None;
+    PyObject *cpu_ids = Py_None;
+    int daemon = 1, observe = 0;
+    double grace = 1.0, init_timeout = 0, exit_timeout = 0;
+    PoolObject *self = NULL;
+    PyObject *empty = PyTuple_New(0);
+    if (empty == NULL)
+        return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddp:Pool", names, &n_workers, &method, &first_call,
+                                     &shared, &prepared, &argv, &server, &cpu_ids, &daemon, &grace, &init_timeout,
+                                     &exit_timeout, &observe))
+        goto fail;
+    if ((first_call != Py_None && !PyObject_TypeCheck(first_call, st->call_type)) ||
+        (server != Py_None && !PyObject_TypeCheck(server, st->server_type))) {
+        PyErr_SetString(PyExc_TypeError, "first_call must be a Call, and server a Server");
+        goto fail;
+    }
+    self = (PoolObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        goto fail;
+    self->env = (host_env){.st = st, .interp = PyInterpreterState_Get(), .pool = self};
+    self->pid = (long)getpid();
+    self->n_workers = n_workers;
+    self->daemon = daemon != 0;
+    self->observe = observe != 0;
+    self->grace = grace;
+    self->init_timeout = init_timeout;
+    self->exit_timeout = exit_timeout;
+    self->free_slot = UINT32_MAX;
+    pthread_mutex_init(&self->gate, NULL);
+    pthread_cond_init(&self->gate_open, NULL);
+    int error = tercio_method_parse(method, &self->method);
+    if (error < 0) {
+        PyErr_Format(PyExc_ValueError, "start method %s: %s", method, tercio_error_text(error));
+        goto fail;
+    }
+    if (first_call != Py_None) {
+        Py_INCREF(first_call);
+        self->first_call = (CallObject *)first_call;
+    }
+    if (shared != Py_None) {
+        Py_INCREF(shared);
+        self->shared = shared;
+    }
+    if (server != Py_None) {
+        Py_INCREF(server);
+        self->server = server;
+    }
+    self->exit_results = PyList_New(0);
+    if (self->exit_results == NULL)
+        goto fail;
+    if (cpu_ids != Py_None && (self->cpu_ids = cpu_sets(cpu_ids, n_workers)) == NULL)
+        goto fail;
+    if (open_engine(self, argv == NULL ? empty : argv, prepared == NULL ? empty : prepared) < 0)
+        goto fail;
+    Py_DECREF(empty);
+    return (PyObject *)self;
+
+fail:
+    Py_DECREF(empty);
+    Py_XDECREF((PyObject *)self);
+    return NULL;
+}

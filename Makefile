@@ -80,6 +80,7 @@ test-python: build
 TESTS ?=
 test-dev:
 	@tools/setup.sh build test
+	$(call configure,c)
 	@$(MAKE) --no-print-directory build
 	@PYTHONDEVMODE=1 PYTHONWARNINGS=error $(BOUND) $(VENV)/bin/python -X dev -W error -m pytest -q --timeout 180 \
 	    -o faulthandler_timeout=170 $(TESTS)

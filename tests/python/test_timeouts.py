@@ -108,7 +108,7 @@ def test_what_does_not_listen_is_killed_and_replaced(process_method):
     with WorkerPool(1, start_method=process_method, keep_alive=True) as pool:
         before = pool.apply(tasks.where_am_i, 1)
         with pytest.raises(TimeoutError, match="task timed out"):
-            pool.map(stuck, [1], task_timeout=0.05)
+            pool.map(stuck, [1], task_timeout=0.5)  # long enough for it to have shut its ears by then
         assert pool.apply(tasks.where_am_i, 1) != before
         assert pool.stats()[0]["restarts"] >= 1
 

@@ -334,10 +334,15 @@ bool tercio_call_stray(tercio_call *call)
     return call->fork_generation != tercio__fork_generation();
 }
 
+bool tercio_is_stopping(const tercio_call *call)
+{
+    return LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW ||
+           (call->slot && LOAD(call->words->cancel, acquire) == call->sequence + 1);
+}
+
 bool tercio_stopping(tercio_call *call)
 {
-    bool stops = LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW ||
-                 (call->slot && LOAD(call->words->cancel, acquire) == call->sequence + 1);
+    bool stops = tercio_is_stopping(call);
     call->told |= stops;
     return stops;
 }

@@ -178,6 +178,7 @@ static void begin(tercio_run *run, const tercio_message *message, tercio__chunk 
 {
     *chunk = (tercio__chunk){
         .run = run,
+        .timeout_ns = run->timeout_ns,
         .index = message->index,
         .cookie = message->cookie,
         .n_items = message->n_items,

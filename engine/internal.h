@@ -40,6 +40,7 @@ struct tercio__chunk {
     bool over;           /* nothing is owed any more: answered, taken back or dropped */
     uint32_t abort;      /* TERCIO__ABORT_...: why it is being stopped */
     uint32_t abort_item; /* the item that was meant */
+    uint64_t timeout_ns; /* the run's, which it outlives; 0: none */
     tercio__context *context;
     uint32_t head_size; /* of parts[0] in the ring */
     uint64_t ring_end;  /* down_used behind it */

@@ -139,12 +139,12 @@ static tercio__chunk *running_chunk(tercio__worker *worker, uint64_t *sequence)
 /* True when a message that is queued behind what runs may run out of its time before we would look again. */
 static bool hides_a_limit(const tercio__worker *worker, const tercio__chunk *running, uint64_t sequence)
 {
-    uint64_t least = running && running->run ? running->run->timeout_ns : 0;
+    uint64_t least = running ? running->timeout_ns : 0;
     if (running == NULL)
         return false;
     for (uint64_t s = sequence + 1; s < worker->sender.tail; s++) {
         const tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
-        if (!chunk->over && chunk->run && chunk->run->timeout_ns && (least == 0 || chunk->run->timeout_ns < least))
+        if (!chunk->over && chunk->timeout_ns && (least == 0 || chunk->timeout_ns < least))
             return true;
     }
     return false;
@@ -196,24 +196,26 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
     *hidden |= hides_a_limit(worker, chunk, sequence);
     double init_limit = worker->sender.tail > worker->sender.reclaimed ? pool->options.init_timeout : 0;
     uint64_t next = init_limit > 0 && LOAD(words->ns_init, relaxed) == 0 ? now + tercio__nanoseconds(init_limit) : 0;
-    if (chunk == NULL || chunk->over || chunk->run == NULL || chunk->run->timeout_ns == 0)
+    if (chunk == NULL || chunk->over || chunk->timeout_ns == 0)
         return next;
     uint64_t what = LOAD(words->item_sequence, acquire);
     if (since == 0 || LOAD(words->item_since, relaxed) != since || phase != TERCIO_STATE_WORK ||
         what >> 32 != (sequence & UINT32_MAX)) {
-        next = now + chunk->run->timeout_ns; /* about to begin */
-        limit = phase == TERCIO_STATE_WAIT ? limit_to_begin(worker, sequence, chunk->run->timeout_ns, now) : 0;
+        next = now + chunk->timeout_ns; /* about to begin */
+        limit = phase == TERCIO_STATE_WAIT ? limit_to_begin(worker, sequence, chunk->timeout_ns, now) : 0;
         if (limit == 0 || now < limit)
             return limit && limit < next ? limit : next;
         kill_worker(worker); /* stopped, perhaps; what it has not begun goes to the next */
         return 0;
     }
-    limit = since + chunk->run->timeout_ns;
+    limit = since + chunk->timeout_ns;
     if (now < limit)
         return limit;
-    chunk->abort = TERCIO__ABORT_TIMEOUT;
-    chunk->abort_item = (uint32_t)what;
-    if (worker->handle < 0) {
+    if (chunk->run) {
+        chunk->abort = TERCIO__ABORT_TIMEOUT;
+        chunk->abort_item = (uint32_t)what;
+    }
+    if (chunk->run && worker->handle < 0) {
         /* A thread can't be made to stop: its caller hears in time all the same. */
         tercio_run *run = chunk->run;
         tercio__answer(chunk, (tercio__entry){.status = TERCIO_ETIMEDOUT, .worker = worker->index},

@@ -318,6 +318,8 @@ TERCIO_API void *tercio_reply(tercio_call *, size_t size); /* room for the answe
 /* Leaves a message (cut at 255 bytes) for the parent and returns `code`, so that a task may end with it. */
 TERCIO_API int tercio_fail(tercio_call *, int code, const char *format, ...) TERCIO_PRINTF(3, 4);
 TERCIO_API bool tercio_stopping(tercio_call *); /* the task was cancelled, or the pool ends: return soon */
+/* The same, asked by another thread of the process, which has to know that the task runs; changes nothing. */
+TERCIO_API bool tercio_is_stopping(const tercio_call *);
 
 /* ---- The host face ------------------------------------------------------------------------------------------- */
 

@@ -35,6 +35,7 @@ enum {
     FN_LOAD_CALL,
     FN_WORKER_ENTER,
     FN_WORKER_LEAVE,
+    FN_LET_GO_OF_IMPORTS,
     FN_PICKLE_DUMPS,
     FN_PICKLE_LOADS,
     FN_DILL_DUMPS,
@@ -196,6 +197,8 @@ int pool_note_exit(PoolObject *, tercio_run *,
 size_t worker_leave_threads(core_state *, const PoolObject *);
 /* Ends the worker threads' tasks of that pool: all (index UINT64_MAX), or the one that runs that item of that call. */
 void worker_interrupt_threads(core_state *, PoolObject *, CallObject *, uint64_t index);
+/* ... or those that the engine wants no more. */
+void worker_interrupt_unwanted(core_state *, PoolObject *);
 /* Around a wait in a pool, for a thread that may be a worker itself. Both with the GIL; `worker_waits` -1: interrupted,
  * with the exception set, and there shall be no wait. `worker_waited`: the same, afterwards. */
 int worker_waits(core_state *, PoolObject *, tercio_run *); /* NULL: for the pool's end */

@@ -89,6 +89,7 @@ static PyObject *on_signal(PyObject *module, PyObject *args)
     if (number == CORE_SOFT_SIGNAL) {
         /* It may come late, when what it meant is done. */
         if (w->busy && tercio_stopping(w->call)) {
+            w->told = true;
             PyErr_SetNone(st->interrupted);
             return NULL;
         }
@@ -114,13 +115,14 @@ static PyObject *on_unraisable(PyObject *self, PyObject *unraisable)
     Py_XDECREF(type);
     if (!ours)
         return type == NULL ? NULL : PyObject_CallFunctionObjArgs(PyTuple_GET_ITEM(self, 1), unraisable, NULL);
-    raise(CORE_SOFT_SIGNAL);
+    if (!worker_interrupt_again(st))
+        raise(CORE_SOFT_SIGNAL);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef on_unraisable_method = {"_on_unraisable", on_unraisable, METH_O, NULL};
 
-static int catch_unraisable(core_state *st)
+int worker_catch_unraisable(core_state *st)
 {
     PyObject *before = PySys_GetObject("unraisablehook"); /* borrowed */
     if (before == NULL || (PyCFunction_Check(before) && PyCFunction_GET_FUNCTION(before) == on_unraisable))
@@ -149,7 +151,7 @@ static int catch_signals(core_state *st)
         Py_XDECREF(before);
     }
     Py_DECREF(handler);
-    return done < 0 ? -1 : catch_unraisable(st);
+    return done < 0 ? -1 : worker_catch_unraisable(st);
 }
 
 void worker_signals(void *user, tercio_call *call)

@@ -22,6 +22,7 @@ static const struct {
     [FN_LOAD_CALL] = {"tercio._names", "load_call"},
     [FN_WORKER_ENTER] = {"tercio._worker", "enter"},
     [FN_WORKER_LEAVE] = {"tercio._worker", "leave"},
+    [FN_LET_GO_OF_IMPORTS] = {"tercio._worker", "let_go_of_imports"},
     [FN_PICKLE_DUMPS] = {"tercio._pickling", "dumps"},
     [FN_PICKLE_LOADS] = {"tercio._pickling", "loads"},
     [FN_DILL_DUMPS] = {"dill", "dumps"},

@@ -89,10 +89,29 @@ static void put_plain(worker *w, PyObject *exc)
     Py_XDECREF(text);
 }
 
+/* An interruption may fall between a lock's being taken and the place that would give it back. The import system's locks
+ * are such ones: others would wait for them for ever, and this thread, which has one, for others' at its next import.
+ * It runs no import when this is called, and none for this, as it came with the module that it is in. */
+static void let_go_of_imports(worker *w)
+{
+    PyObject *raised = core_take_exception();
+    PyObject *function = core_function(w->st, FN_LET_GO_OF_IMPORTS);
+    PyObject *done = function == NULL ? NULL : PyObject_CallNoArgs(function);
+    if (done == NULL)
+        error_unraisable(function);
+    Py_XDECREF(done);
+    if (raised != NULL) {
+        core_raise(raised);
+        Py_DECREF(raised);
+    }
+}
+
 /* Turns what is raised into the answer. Never fails; nothing is raised afterwards. `reference_allowed`: the answer
  * is read once (under threading it may then be the exception itself). */
 static void put_error(worker *w, CallObject *c, PyObject *item, bool explicit_arguments, bool reference_allowed)
 {
+    if (w->told)
+        let_go_of_imports(w);
     PyObject *exc = core_take_exception();
     if (exc == NULL) {
         put_text(&w->answer, "the task failed without an error", 32);
@@ -343,7 +362,9 @@ static int host_run(void *user, tercio_call *call, const tercio_chunk *chunk)
         w->busy = false;
         if (w->told) {
             w->told = false;
-            PyThreadState_SetAsyncExc(w->ident, NULL);
+            if (w->threading)
+                PyThreadState_SetAsyncExc(w->ident, NULL);
+            let_go_of_imports(w);
         }
         w->item = item;
         w->explicit_arguments = explicit_arguments;
@@ -484,20 +505,32 @@ size_t worker_leave_threads(core_state *st, const PoolObject *pool)
     return n;
 }
 
+static void interrupt_thread(worker *w)
+{
+    if (worker_catch_unraisable(w->st) < 0)
+        PyErr_Clear();
+    w->told = true;
+    PyThreadState_SetAsyncExc(w->ident, w->st->interrupted);
+    if (w->waits_in == NULL)
+        return;
+    if (w->waits_for != NULL) /* it runs no Python until that wait ends */
+        tercio_run_interrupt(w->waits_for);
+    else
+        pool_kick(w->waits_in);
+}
+
 void worker_interrupt_threads(core_state *st, PoolObject *pool, CallObject *call, uint64_t index)
 {
-    for (worker *w = st->thread_workers; w != NULL; w = w->next) {
-        if (w->pool != pool || !w->busy || (index != UINT64_MAX && (w->now != call || w->index != index)))
-            continue;
-        w->told = true;
-        PyThreadState_SetAsyncExc(w->ident, st->interrupted);
-        if (w->waits_in == NULL)
-            continue;
-        if (w->waits_for != NULL) /* it runs no Python until that wait ends */
-            tercio_run_interrupt(w->waits_for);
-        else
-            pool_kick(w->waits_in);
-    }
+    for (worker *w = st->thread_workers; w != NULL; w = w->next)
+        if (w->pool == pool && w->busy && (index == UINT64_MAX || (w->now == call && w->index == index)))
+            interrupt_thread(w);
+}
+
+void worker_interrupt_unwanted(core_state *st, PoolObject *pool)
+{
+    for (worker *w = st->thread_workers; w != NULL; w = w->next)
+        if (w->pool == pool && w->busy && tercio_is_stopping(w->call))
+            interrupt_thread(w);
 }
 
 /* An exception put into this thread is raised when it runs Python again; in a wait that would be too late. */
@@ -522,6 +555,14 @@ static worker *worker_here(core_state *st)
     while (w != NULL && w->ident != me)
         w = w->next;
     return w;
+}
+
+bool worker_interrupt_again(core_state *st)
+{
+    worker *w = worker_here(st);
+    if (w != NULL && w->busy && w->told)
+        PyThreadState_SetAsyncExc(w->ident, st->interrupted);
+    return w != NULL;
 }
 
 int worker_waits(core_state *st, PoolObject *pool, tercio_run *run)

@@ -19,7 +19,7 @@ struct worker {
     encoder answer;
     int serializer;
     bool threading, busy;
-    bool told;        /* an exception was put into this thread from outside */
+    bool told;        /* an exception was put into this thread from outside, or raised by a signal's handler */
     bool interrupted; /* ... and it ended the item that runs */
     CallObject *now;  /* what runs */
     PyObject *item;   /* ... on, as long as it may be described; borrowed */
@@ -44,6 +44,11 @@ void worker_after_fork(void *user, bool in_child);
 int worker_enter(void *user, tercio_call *, tercio_bytes prepare);
 void worker_leave(void *user, tercio_call *);
 void worker_signals(void *user, tercio_call *);
+
+/* Has what is raised where nothing can raise come again, if it is an interruption. Returns: 0, or -1 with an exception. */
+int worker_catch_unraisable(core_state *);
+/* Returns: false where this thread is no worker of a pool of threads. */
+bool worker_interrupt_again(core_state *);
 
 /* Leaves what is raised for the parent, as an error. Returns 1, what callbacks return then. */
 int worker_leave_error(worker *, CallObject *);

@@ -559,6 +559,25 @@ class _Loader:
 # ---- The end ----------------------------------------------------------------------------------------------------
 
 
+def let_go_of_imports() -> None:
+    """Release what this thread holds of the import system's locks, when it is in no import any more.
+
+    ``importlib`` takes a lock and then enters the ``try`` that gives it back; what is raised between the two leaves it
+    taken. Nothing is imported here: that might wait for another thread, which waits for us.
+    """
+    imp, bootstrap, me = sys.modules["_imp"], sys.modules["_frozen_importlib"], _thread.get_ident()
+    try:
+        while True:
+            imp.release_lock()
+    except RuntimeError:
+        pass  # it is not ours
+    for reference in list(getattr(bootstrap, "_module_locks", {}).values()):
+        lock = reference()
+        while lock is not None and getattr(lock, "owner", None) == me:
+            lock.release()
+    getattr(bootstrap, "_blocking_on", {}).pop(me, None)
+
+
 def leave() -> None:
     """What an interpreter does at its end, as far as a worker shall. Called last of all; never raises."""
     _safely(_join_threads)

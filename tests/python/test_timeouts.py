@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -162,3 +164,76 @@ def test_a_limit_is_not_used_up_by_the_task_before(start_method):
         limited = pool.apply_async(time.sleep, (0.2,), task_timeout=1.4)  # there to be looked at when it begins
         limited.get(timeout=60)
         slow.get(timeout=60)
+
+
+IMPORTS = """
+import _imp, sys, warnings
+warnings.simplefilter("ignore")
+from tercio import WorkerPool
+
+def imports(name):
+    while True:
+        sys.modules.pop(name, None)
+        try:
+            __import__(name)
+        except Exception:  # an interruption is none
+            pass
+
+def can_import(name):
+    sys.modules.pop(name, None)
+    return bool(__import__(name))
+
+if __name__ == "__main__":
+    names = ["colorsys", "tabnanny", "sched"]
+    for _ in range(int(sys.argv[2])):
+        with WorkerPool(3, start_method=sys.argv[1], keep_alive=True) as pool:
+            for _ in range(3):
+                try:
+                    pool.map(imports, names, chunk_size=1, task_timeout=0.02)
+                except TimeoutError:
+                    pass
+                assert pool.map(can_import, ["fractions", "graphlib", "bisect"], chunk_size=1) == [True] * 3
+        sys.modules.pop("colorsys", None)
+        import colorsys
+    assert not _imp.lock_held()
+    print("well")
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "threading"])
+def test_an_interrupted_import_keeps_no_lock(method, tmp_path):
+    """importlib takes a lock and then enters the try that gives it back: what is raised between the two leaves it
+    taken, and everybody else would wait for it at the next import."""
+    script = tmp_path / "program.py"
+    script.write_text(IMPORTS)
+    done = subprocess.run(
+        [sys.executable, str(script), method, "40"], capture_output=True, text=True, timeout=55, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "well\n"
+
+
+def fail_or_stay(how):
+    if how:
+        raise ValueError(how)
+    while True:
+        pass
+
+
+@pytest.mark.contract("3 usable")
+@pytest.mark.parametrize("ends", ["a failure", "a limit", "closing"])
+def test_a_call_that_ended_leaves_no_worker_busy(start_method, ends):
+    """Kept workers are free for the next call, whatever the one before was still running."""
+    with WorkerPool(2, start_method=start_method, keep_alive=True) as pool:
+        for _ in range(3):
+            if ends == "a failure":
+                with pytest.raises(ValueError, match="now"):
+                    pool.map(fail_or_stay, ["", "now"], chunk_size=1)
+            elif ends == "a limit":
+                with pytest.raises(TimeoutError):
+                    pool.map(fail_or_stay, ["", ""], chunk_size=1, task_timeout=0.02)
+            else:
+                lazy = pool.imap_unordered(fail_or_stay, ["", "now"], chunk_size=1, on_error="return")
+                assert isinstance(next(lazy), ValueError)
+                lazy.close()
+            assert pool.map(tasks.double, range(4), chunk_size=1) == [0, 2, 4, 6]

@@ -96,8 +96,8 @@ static PyObject *on_signal(PyObject *module, PyObject *args)
         Py_RETURN_NONE;
     }
     if (w->busy)
-        return PyErr_Format(PyExc_RuntimeError, "Worker-%u was told to end by %s", tercio_worker_id(w->call),
-                            number == SIGTERM ? "SIGTERM" : "SIGHUP");
+        return PyErr_Format(PyExc_RuntimeError, "Worker-%u was killed: it was told to end by %s",
+                            tercio_worker_id(w->call), number == SIGTERM ? "SIGTERM" : "SIGHUP");
     signal(number, SIG_DFL); /* nothing runs: end as asked, and let the parent see by what */
     raise(number);
     Py_RETURN_NONE;

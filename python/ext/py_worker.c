@@ -67,7 +67,11 @@ static PyObject *describe(worker *w, int which, PyObject *exc, CallObject *c, Py
         call_unpack(c, item, explicit_arguments, &args, &kwargs) < 0)
         PyErr_Clear();
     made = PyObject_CallFunctionObjArgs(function, exc, w->id, args == NULL ? Py_None : args,
-                                        kwargs == NULL ? Py_None : kwargs, c == NULL ? Py_None : c->func, NULL);
+                                        kwargs == NULL ? Py_None : kwargs,
+                                        w->around != NULL ? w->around
+                                        : c == NULL       ? Py_None
+                                                          : c->func,
+                                        NULL);
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     return made;
@@ -421,8 +425,12 @@ static int host_init(void *user, tercio_call *call, void *context)
     if (c == NULL || c->worker_init == NULL)
         return 0;
     PyObject *result = invoke_around(w, c, c->worker_init);
-    if (result == NULL)
-        return worker_leave_error(w, c);
+    if (result == NULL) {
+        w->around = c->worker_init;
+        worker_leave_error(w, c);
+        w->around = NULL;
+        return 1;
+    }
     Py_DECREF(result);
     return 0;
 }
@@ -456,6 +464,7 @@ static void host_exit(void *user, tercio_call *call, void *context)
     if (c == NULL || c->worker_exit == NULL)
         return;
     PyObject *result = invoke_around(w, c, c->worker_exit);
+    w->around = c->worker_exit;
     if (result == NULL || put_exit_result(w, c, result) < 0) {
         worker_leave_error(w, c);
     } else if (tercio_leave(call, 0, encoder_parts(&w->answer), w->answer.n_parts) < 0) {
@@ -463,6 +472,7 @@ static void host_exit(void *user, tercio_call *call, void *context)
         PyErr_SetString(PyExc_MemoryError, "the result of worker_exit is too large to be sent");
         worker_leave_error(w, c);
     }
+    w->around = NULL;
     Py_XDECREF(result);
 }
 

@@ -22,6 +22,7 @@ struct worker {
     bool told;        /* an exception was put into this thread from outside, or raised by a signal's handler */
     bool interrupted; /* ... and it ended the item that runs */
     CallObject *now;  /* what runs */
+    PyObject *around; /* ... instead of its function: that for a worker's begin or end; borrowed */
     PyObject *item;   /* ... on, as long as it may be described; borrowed */
     bool explicit_arguments;
     uint64_t index;

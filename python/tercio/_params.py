@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from _operator import index
 
 from tercio import _numpy
 from tercio._chunking import SPLITS_PER_JOB, length_of
@@ -18,16 +19,20 @@ if TYPE_CHECKING:
 
 SERIALIZERS = ("pickle", "dill", "cloudpickle")
 UNKNOWN_LENGTH_CHUNK = 4
+MOST_ACTIVE = 10**9  # more tasks than fit in memory are no limit
 
 
-def check_int(name: str, value: object, at_least: int) -> None:
-    """None, or an int of at least `at_least`."""
+def check_int(name: str, value: Any, at_least: int) -> int | None:
+    """None, or an int (numpy's are some, too) of at least `at_least`."""
     if value is None:
-        return
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
-    if value < at_least:
-        raise ValueError(f"{name} is {value}, but must be at least {at_least}")
+        return None
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}") from None
+    if number < at_least:
+        raise ValueError(f"{name} is {number}, but must be at least {at_least}")
+    return number
 
 
 def check_chunk_size(value: object) -> None:
@@ -67,28 +72,29 @@ def check_method(method: object) -> str:
     return method
 
 
-def check_n_jobs(n_jobs: object) -> int:
+def check_n_jobs(n_jobs: Any) -> int:
     """Number of workers; None and 0 are all CPUs that this process may use."""
     if n_jobs is None:
         return usable_cpu_count()
-    if not isinstance(n_jobs, int) or isinstance(n_jobs, bool):
+    if isinstance(n_jobs, bool) or not hasattr(n_jobs, "__index__"):
         raise TypeError(f"n_jobs must be an int or None, not {type(n_jobs).__name__}")
-    if n_jobs < 0:
-        raise ValueError(f"n_jobs is {n_jobs}, but must be at least 1 (None or 0: all CPUs)")
-    return n_jobs or usable_cpu_count()
+    number = index(n_jobs)
+    if number < 0:
+        raise ValueError(f"n_jobs is {number}, but must be at least 1 (None or 0: all CPUs)")
+    return number or usable_cpu_count()
 
 
 def check_cpu_ids(cpu_ids: object, n_jobs: int) -> list[list[int]] | None:
     """A list of CPUs for each worker, None for no pinning."""
     if cpu_ids is None:
         return None
-    if not isinstance(cpu_ids, (list, tuple)):
+    if not isinstance(cpu_ids, (list, tuple, range)):
         raise TypeError(f"cpu_ids must be a list with an entry for each worker, or None, not {type(cpu_ids).__name__}")
     if not cpu_ids:
         return None
     entries: list[list[int]] = []
     for entry in cpu_ids:
-        ids = list(entry) if isinstance(entry, (list, tuple)) else [entry]
+        ids = list(entry) if isinstance(entry, (list, tuple, range)) else [entry]
         if not all(isinstance(cpu, int) and not isinstance(cpu, bool) for cpu in ids):
             raise TypeError(f"an entry of cpu_ids must be an int or a list of ints, not {entry!r}")
         if not ids:
@@ -122,9 +128,9 @@ def check_policy(on_worker_death: object, max_retries: object, on_error: object)
         raise ValueError(f"on_error is {on_error!r}, but must be 'raise' or 'return'")
     if max_retries is None:
         raise TypeError("max_retries must be an int, not None")
-    check_int("max_retries", max_retries, 0)
-    assert isinstance(max_retries, int)
-    return (max_retries if on_worker_death == "retry" else 0), on_error == "return"
+    retries = check_int("max_retries", max_retries, 0)
+    assert retries is not None
+    return (retries if on_worker_death == "retry" else 0), on_error == "return"
 
 
 def check_serializer(use_dill: bool, serializer: object) -> str:
@@ -242,17 +248,17 @@ class MapPlan:
         check_function("func", func, none_allowed=False)
         check_function("worker_init", worker_init)
         check_function("worker_exit", worker_exit)
-        check_int("iterable_len", iterable_len, 0)
-        check_int("max_tasks_active", max_tasks_active, 1)
+        iterable_len = check_int("iterable_len", iterable_len, 0)
+        max_tasks_active = check_int("max_tasks_active", max_tasks_active, 1)
         check_chunk_size(chunk_size)
-        check_int("n_splits", n_splits, 1)
-        check_int("worker_lifespan", worker_lifespan, 1)
+        n_splits = check_int("n_splits", n_splits, 1)
+        worker_lifespan = check_int("worker_lifespan", worker_lifespan, 1)
         self.task_timeout = check_timeout("task_timeout", task_timeout)
         self.init_timeout = check_timeout("worker_init_timeout", worker_init_timeout)
         self.exit_timeout = check_timeout("worker_exit_timeout", worker_exit_timeout)
         self.retries, self.return_errors = check_policy(on_worker_death, max_retries, on_error)
         self.lifespan = worker_lifespan or 0
-        self.max_active = min(max_tasks_active or 0, sys.maxsize)
+        self.max_active = min(max_tasks_active or 0, MOST_ACTIVE)
 
         from tercio.tqdm_utils import check_progress_bar
 

@@ -204,10 +204,11 @@ class TimeIt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.cum_time_array is None:
+        if self.cum_time_array is None and self.max_time_array is None:
             return
         duration = time.perf_counter() - self.start_time
-        self.cum_time_array[self.array_idx] += duration
+        if self.cum_time_array is not None:
+            self.cum_time_array[self.array_idx] += duration
         if self.max_time_array is not None and (not self.max_time_array or duration > self.max_time_array[0][0]):
             import heapq
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -172,3 +173,37 @@ def test_a_pool_does_nothing_in_a_fork():
             os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert pool.map(double, [3]) == [6]
+
+
+def test_ints_of_numpy_are_ints(start_method):
+    with WorkerPool(np.int64(2), start_method=start_method) as pool:
+        found = pool.map(
+            abs, iter(range(-9, 0)), iterable_len=np.int32(4), max_tasks_active=np.int64(8), n_splits=np.int8(2),
+            worker_lifespan=np.uint16(50), max_retries=np.int64(1),
+        )  # fmt: skip
+        assert found == [9, 8, 7, 6]
+        assert pool.pool_params.n_jobs == 2
+
+
+@pytest.mark.parametrize("most", [10**12, sys.maxsize, 10**20])
+def test_a_window_larger_than_memory_is_no_limit(start_method, most):
+    with WorkerPool(2, start_method=start_method) as pool:
+        assert pool.map(abs, range(-5, 0), max_tasks_active=most) == [5, 4, 3, 2, 1]
+        assert list(pool.imap(abs, range(-5, 0), max_tasks_active=most)) == [5, 4, 3, 2, 1]
+
+
+def test_cpus_as_a_range():
+    cpu = min(os.sched_getaffinity(0))
+    with WorkerPool(1, cpu_ids=range(cpu, cpu + 1)) as pool:
+        assert pool.apply(os.sched_getaffinity, (0,)) == {cpu}
+
+
+def _raise(*_):
+    raise ValueError("at once")
+
+
+@pytest.mark.parametrize("where", ["worker_init", "worker_exit"])
+def test_the_cause_names_the_function_that_raised(start_method, where):
+    with pytest.raises(ValueError, match="at once") as caught, WorkerPool(1, start_method=start_method) as pool:
+        pool.map(abs, [1], **{where: _raise})
+    assert "Worker-0, in _raise" in str(caught.value.__cause__)

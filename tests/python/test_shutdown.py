@@ -170,7 +170,7 @@ def told(seconds):
 @pytest.mark.contract("2 SIGTERM")
 def test_sigterm_fails_what_runs(process_method):
     with WorkerPool(2, start_method=process_method) as pool:
-        with pytest.raises(RuntimeError, match=r"Worker-\d was told to end by SIGTERM"):
+        with pytest.raises(RuntimeError, match=r"Worker-\d was killed: it was told to end by SIGTERM"):
             pool.map(told, [20])
         assert pool.apply(tasks.double, 1) == 2
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -203,3 +204,11 @@ print(sorted(heavy - before[0]), threading.active_count() - before[1], len(os.li
     command = [sys.executable, "-S", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, env=where)
     assert done.stdout == "[] 0 0\n", done.stdout + done.stderr
+
+
+def test_the_longest_times_without_a_sum():
+    longest = [(0.0, "")]
+    with utils.TimeIt(None, 0, longest, lambda: "this one"):
+        time.sleep(0.001)
+    assert longest[0][0] > 0
+    assert longest[0][1] == "this one"

@@ -89,6 +89,26 @@ static void a_limit_leaves_the_others_alone(void **state)
     free(in);
 }
 
+/* What runs when its run is closed goes on, and its limit with it: the worker is there for the next call. */
+static void a_limit_outlives_its_run(void **state)
+{
+    skip_threads(state);
+    tercio_options options = options_of(state, 1);
+    tercio_map_options limited = {.size = sizeof limited, .timeout = SLOW ? 1 : 0.2};
+    tercio_pool *pool;
+    tercio_run *run;
+    signpost post;
+    options.grace = 0.05;
+    assert_int_equal(tercio_open(&pool, &options), 0);
+    signpost_open(&post);
+    assert_int_equal(tercio_submit(pool, STUCK, signpost_input(&post), &limited, &run), 0);
+    signpost_wait(&post, 1);
+    tercio_run_close(run);
+    still_works(pool);
+    tercio_close(pool);
+    signpost_close(&post);
+}
+
 /* Its limit begins when it does, however long it stood behind one that has none. */
 static void a_limit_behind_one_without(void **state)
 {
@@ -739,6 +759,7 @@ int main(int argc, char **argv)
         BATTERY_TEST(a_limit_that_is_heard),
         BATTERY_TEST(a_limit_that_is_not_heard),
         BATTERY_TEST(a_limit_leaves_the_others_alone),
+        BATTERY_TEST(a_limit_outlives_its_run),
         BATTERY_TEST(a_limit_behind_one_without),
         BATTERY_TEST(a_limit_for_init),
         BATTERY_TEST(a_limit_for_exit),

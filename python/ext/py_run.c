@@ -37,7 +37,7 @@ static void stop(RunObject *r)
     tercio_run *run = r->run;
     r->run = NULL;
     unlist(r);
-    if (run != NULL && r->pool->engine != NULL && !pool_is_foreign(r->pool)) {
+    if (run != NULL && !r->ended && r->pool->engine != NULL && !pool_is_foreign(r->pool)) {
         tercio_abort(r->pool->engine, run); /* nobody waits for what still runs */
         if (r->pool->method == TERCIO_THREADING)
             worker_interrupt_unwanted(r->pool->env.st, r->pool);

@@ -575,7 +575,11 @@ def let_go_of_imports() -> None:
         lock = reference()
         while lock is not None and getattr(lock, "owner", None) == me:
             lock.release()
-    getattr(bootstrap, "_blocking_on", {}).pop(me, None)
+    blocked = getattr(bootstrap, "_blocking_on", None) or {}
+    if isinstance(blocked, dict):
+        blocked.pop(me, None)
+    else:  # from Python 3.12 on a list of locks for each thread
+        del (blocked.get(me) or [])[:]
 
 
 def leave() -> None:

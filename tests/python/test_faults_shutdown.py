@@ -218,8 +218,7 @@ if __name__ == "__main__":
 """,
     )
     assert done.stdout.rstrip().endswith("done")
-    counted = collections.Counter(line for line in done.stdout.splitlines() if line.startswith("printed"))
-    assert sum(counted.values()) >= 38  # noise may stand in a line of theirs
+    assert 38 <= done.stdout.count("printed") <= 40  # anybody's noise may stand in a line of theirs
     assert done.stderr.count("WARNING:worker:from") <= 40
 
 

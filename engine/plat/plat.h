@@ -74,6 +74,10 @@ int tercio__process_signal(int handle, int pid, int signal);
 /* Kills the process group that the process leads. Only while it is not collected yet. */
 void tercio__process_kill_group(int pid);
 
+/* Kills a child that is not collected yet and that there is no handle of, and waits for its end, which nothing may hold
+ * up. errno is kept. */
+void tercio__process_end(int pid);
+
 /* True when a child that is dead, but not collected yet, was killed or ended with a code other than 0. */
 bool tercio__process_failed(int handle, int pid);
 

@@ -15,7 +15,6 @@
  * not inherited; the child maps its own channel anew.
  */
 #include <errno.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fault.h"
@@ -68,12 +67,8 @@ static int start(tercio__worker *worker, tercio__started *made)
     made->pid = (int)pid;
     made->handle = tercio__process_handle(made->pid);
     if (made->handle < 0) {
-        kept = errno;
         result = made->handle;
-        (void)kill(pid, SIGKILL); /* ours still: it stands at the gate and nobody has collected it */
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-            ;
-        errno = kept;
+        tercio__process_end(made->pid); /* it stands at the gate */
     }
     return result;
 }

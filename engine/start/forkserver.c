@@ -174,7 +174,9 @@ static int receive(const connection *c, tercio__server_message *message, int *ha
         int n = tercio__receive(c->socket, message, sizeof *message, handle, n_fds, false);
         if (n != TERCIO_EAGAIN || ended)
             return n == TERCIO_EAGAIN ? 0 : n;
-        ended = tercio__bells_wait(&c->handle, 1, 1, NULL) == 1; /* and what it sent before is there by now */
+        int heard = tercio__bells_wait(&c->handle, 1, 1, NULL);
+        /* What it sent before is there by now. A handle that somebody closed tells nothing any more. */
+        ended = heard == 1 || heard == TERCIO_ESYSTEM;
         if (!ended && !block)
             return TERCIO_EAGAIN;
         if (!ended)

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "start.h"
@@ -134,10 +133,8 @@ static void start_child(server *s, client *c, uint32_t index)
     new->pid = answer.pid = (int)pid;
     new->handle = tercio__process_handle((int)pid);
     if (new->handle < 0 || tercio__set_add(s->set, new->handle, (uint64_t)(uintptr_t) new | CHILD)) {
-        answer.error = errno;     /* no descriptors left */
-        (void)kill(pid, SIGKILL); /* ours still: it stands at the gate and nobody has collected it */
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-            ;
+        answer.error = errno;          /* no descriptors left */
+        tercio__process_end((int)pid); /* it stands at the gate */
         if (new->handle >= 0)
             close(new->handle);
         free(new);

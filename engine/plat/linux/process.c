@@ -108,6 +108,15 @@ int tercio__process_collect(int handle, int pid, tercio__exit *exit)
     return 0;
 }
 
+void tercio__process_end(int pid)
+{
+    int kept = errno;
+    (void)kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    errno = kept;
+}
+
 bool tercio__process_failed(int handle, int pid)
 {
     siginfo_t info;

@@ -101,13 +101,12 @@ class Report:
     def update(self, done: int) -> None:
         """Say how much is done, and now and then what the workers do."""
         now = time.monotonic()
-        message: dict[str, Any] = {}
+        messages: list[dict[str, Any]] = [{"done": done}]
         if now - self._workers_at >= WORKERS_EVERY:
             self._workers_at = now
-            message["workers"] = self._pool._session.stats()  # the first of its line: that is how the server knows it
-        message["done"] = done
+            messages.append({"workers": self._pool._session.stats()})  # a line of its own, that nobody may ever read
         if self._flush():
-            self._send(message)
+            self._send(*messages)
 
     def close(self, done: int, error: BaseException | None) -> None:
         """Say how it ended, and wait until the server has read it."""
@@ -135,8 +134,8 @@ class Report:
         finally:
             self._socket.close()
 
-    def _send(self, message: dict[str, Any]) -> None:
-        self._rest += chunk(message)
+    def _send(self, *messages: dict[str, Any]) -> None:
+        self._rest += chunk(*messages)
         self._flush()
 
     def _flush(self) -> bool:
@@ -152,10 +151,10 @@ class Report:
         return True
 
 
-def chunk(message: dict[str, Any]) -> bytes:
-    """A message as a chunk of the request."""
-    line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-    return b"%x\r\n%s\r\n" % (len(line), line)
+def chunk(*messages: dict[str, Any]) -> bytes:
+    """Messages as a chunk of the request."""
+    lines = b"".join(json.dumps(message, separators=(",", ":")).encode() + b"\n" for message in messages)
+    return b"%x\r\n%s\r\n" % (len(lines), lines)
 
 
 def trace_of(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 import time
 
@@ -63,6 +64,15 @@ def worker(value: Any) -> dict[str, Any] | None:
     return found
 
 
+def unpacked(line: bytes) -> list[Any] | None:
+    """What workers do, of a line that nobody has read yet; None if it says nothing."""
+    try:
+        found = json.loads(line)["workers"]
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
+
+
 def slowest(workers: list[Any]) -> list[tuple[float, str]]:
     """The longest tasks of all workers."""
     found = []
@@ -76,14 +86,15 @@ def slowest(workers: list[Any]) -> list[tuple[float, str]]:
 class Run:
     """One call. `changed` holds the names of the fields that pages have not seen, for each page its own set.
 
-    What workers do comes twice a second from each call, and one of them is looked at: it is kept as it came until then.
+    What workers do comes twice a second from each call, and one of them is looked at: it is kept as it came, as a line
+    of JSON, until then.
     """
 
     def __init__(self, number_: int, start: dict[str, Any]) -> None:
         total = number(start.get("total"))
         self.number = number_
         function = place(start.get("function"), "name", "signature", "doc", "file")
-        self._workers: list[Any] | None = None  # as they came, when they were not looked at since
+        self._workers: list[Any] | bytes | None = None  # as they came, when they were not looked at since
         self._fields: dict[str, Any] = {
             "id": number_,
             "name": function["name"][:200],
@@ -113,8 +124,10 @@ class Run:
     @property
     def fields(self) -> dict[str, Any]:
         """All that is known of it."""
-        given, self._workers = self._workers, None
+        came, self._workers = self._workers, None
+        given = unpacked(came) if isinstance(came, bytes) else came
         if given is not None:
+            given = given[:MOST_WORKERS]
             self._fields["workers"] = [found for found in map(worker, given) if found is not None]
             self._fields["slowest"] = slowest(given) or self._fields["slowest"]
         return self._fields
@@ -141,8 +154,8 @@ class Run:
         if done is not None and done != self._fields["done"]:
             self._fields["done"] = int(done)
             changed.add("done")
-        if isinstance(message.get("workers"), list):
-            self._workers = message["workers"][:MOST_WORKERS]
+        if isinstance(message.get("workers"), (bytes, list)):
+            self._workers = message["workers"]
             changed |= {"workers", "slowest"}
         if isinstance(message.get("end"), dict):
             end = message["end"]

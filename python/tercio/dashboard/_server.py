@@ -37,7 +37,7 @@ LONGEST_LINE = 4 << 20
 LONGEST_QUESTION = 4096  # of a page: its key and a number
 PAUSE = 0.2  # seconds between two messages to a page, so that a hundred runs cost it no more than one
 MOST_A_SECOND = 200_000  # bytes to a page: hundreds of runs that all move are told of less often
-WORKERS = b'{"workers":'  # what a report's line begins with when the next such line says all of it anew
+WORKERS = b'{"workers":'  # what a report's line begins with when it says what workers do, and nothing else
 HEADERS = (
     (
         b"content-security-policy",
@@ -91,7 +91,7 @@ def pause_after(length: int) -> float:
 
 
 async def lines(request: Request) -> AsyncIterator[dict[str, Any]]:
-    """The messages of a report, as they come."""
+    """The messages of a report, as they come. What workers do is handed on unread: see `Run`."""
     rest = b""
     async for block in request.stream():
         *whole, rest = (rest + block).split(b"\n")
@@ -100,7 +100,9 @@ async def lines(request: Request) -> AsyncIterator[dict[str, Any]]:
         # When programs say more than this process can take in, it has to stay with what they say now.
         last = max((at for at, line in enumerate(whole) if line.startswith(WORKERS)), default=-1)
         for at, line in enumerate(whole):
-            if at < last and line.startswith(WORKERS):
+            if line.startswith(WORKERS):
+                if at == last:
+                    yield {"workers": line}
                 continue
             message = json.loads(line)
             if not isinstance(message, dict):

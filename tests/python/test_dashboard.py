@@ -664,6 +664,36 @@ def test_workers_that_nobody_looks_at_cost_nothing(monkeypatch: pytest.MonkeyPat
     watching(watch)
 
 
+def test_a_question_is_answered_at_the_loops_next_turn() -> None:
+    """A turn of the server's loop may be a block of each of hundreds of reports; only what isn't asked for rests."""
+    runs = _runs.Runs()
+
+    async def watch() -> None:
+        page = _runs.Page(runs)
+        runs.pages.add(page)
+        run = runs.begin({})
+        await page.news()
+        page.rest(1e6)
+        news = asyncio.create_task(page.news())
+        runs.take(run, {"done": 5})
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not news.done()
+        page.watch(run.number)
+        await asyncio.sleep(0)
+        assert news.done()
+        assert news.result()["runs"][0]["done"] == 5
+        page.rest(0)
+        runs.take(run, {"done": 6})
+        assert (await page.news())["runs"][0]["done"] == 6
+        page.rest(1e6)
+        runs.close()
+        assert await page.news() is None
+        assert await _runs.Page(runs).news() is None
+
+    watching(watch)
+
+
 def test_who_says_too_much_is_heard_as_of_now() -> None:
     """Of many lines that came at once the last one of workers counts, and every other line."""
     _server = pytest.importorskip("tercio.dashboard._server")

@@ -6,7 +6,6 @@ Everything that reporters send is looked at field by field; what has another typ
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import secrets
 import time
@@ -205,6 +204,7 @@ class Runs:
     def __init__(self) -> None:
         self.runs: dict[int, Run] = {}
         self.pages: set[Page] = set()  # those that watch now
+        self.is_over = False
         self._last = 0
 
     def begin(self, start: dict[str, Any]) -> Run:
@@ -228,6 +228,12 @@ class Runs:
         run.end("lost", "The program ended, or was killed, without saying how the call went.")
         self._tell(run, {"state", "ended", "error", "workers"})
 
+    def close(self) -> None:
+        """The server ends: no page is told any more. May be called in a signal handler."""
+        self.is_over = True
+        for page in list(self.pages):
+            page.close()
+
     def _tell(self, run: Run, changed: set[str]) -> None:
         if changed:
             for page in self.pages:
@@ -246,10 +252,11 @@ class Page:
         self._watched: int | None = None
         self._changed: dict[int, set[str]] = {number_: run.names - HEAVY for number_, run in runs.runs.items()}
         self._gone: list[int] = []
-        self._news = asyncio.Event()
-        self._news.set()
-        self._asked = asyncio.Event()
+        self._due = asyncio.Event()  # there is something to tell, and now is the time
+        self._due.set()
+        self._resting: asyncio.TimerHandle | None = None
         self._is_new = True
+        self._is_over = runs.is_over
 
     def note(self, number_: int, changed: set[str]) -> None:
         """Something changed."""
@@ -257,13 +264,13 @@ class Page:
             changed = changed - HEAVY
         if changed:
             self._changed.setdefault(number_, set()).update(changed)
-            self._news.set()
+            self._tell()
 
     def forget(self, number_: int) -> None:
         """A run is no longer kept."""
         self._changed.pop(number_, None)
         self._gone.append(number_)
-        self._news.set()
+        self._tell()
 
     def watch(self, number_: int | None) -> None:
         """Tell everything of this run from now on."""
@@ -273,18 +280,39 @@ class Page:
         self._watched = number_
         if number_ in self._runs.runs:
             self.note(number_, self._runs.runs[number_].names)
-            self._asked.set()
+            self._due.set()
 
-    async def rest(self, seconds: float) -> None:
-        """Let news gather; whoever asks for another run doesn't wait for that."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._asked.wait(), seconds)
+    def rest(self, seconds: float) -> None:
+        """Let news gather from now on; whoever asks for another run doesn't wait for that."""
+        self._stir()
+        self._resting = asyncio.get_running_loop().call_later(seconds, self._wake)
 
-    async def news(self) -> dict[str, Any]:
+    def close(self) -> None:
+        """Nobody watches any more: `news` returns None."""
+        self._stir()
+        self._is_over = True
+        self._due.set()
+
+    def _tell(self) -> None:
+        if self._resting is None:
+            self._due.set()
+
+    def _wake(self) -> None:
+        self._resting = None
+        if self._changed or self._gone:
+            self._due.set()
+
+    def _stir(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    async def news(self) -> dict[str, Any] | None:
         """What changed since the last call; waits until something has."""
-        await self._news.wait()
-        self._news.clear()
-        self._asked.clear()
+        await self._due.wait()
+        self._due.clear()
+        if self._is_over:
+            return None
         changed, self._changed = self._changed, {}
         gone, self._gone = self._gone, []
         runs = [

@@ -123,10 +123,9 @@ def make_app(token: str, host: str) -> Starlette:
     Returns
     -------
     Starlette
-        The application; ``app.state.runs`` is what it knows, ``app.state.stop`` ends the pages' streams.
+        The application; ``app.state.runs`` is what it knows.
     """
     runs = Runs()
-    over = asyncio.Event()
 
     async def report(request: Request) -> Response:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -150,23 +149,17 @@ def make_app(token: str, host: str) -> Starlette:
 
     async def events(request: Request) -> Response:
         async def stream() -> AsyncIterator[str]:
+            # A server that has much to read comes back to a page after hundreds of reports, so each wait is a delay:
+            # there is one between a page's question and its answer.
             page = Page(runs)
             runs.pages.add(page)
-            ended = asyncio.create_task(over.wait())
-            news: asyncio.Task[dict[str, Any]] | None = None
             try:
-                while not ended.done():
-                    news = asyncio.create_task(page.news())
-                    await asyncio.wait([news, ended], return_when=asyncio.FIRST_COMPLETED)
-                    if not news.done():
-                        break
-                    text = f"data: {json.dumps(news.result(), separators=(',', ':'))}\n\n"
+                while (news := await page.news()) is not None:
+                    text = f"data: {json.dumps(news, separators=(',', ':'))}\n\n"
                     yield text
-                    await page.rest(pause_after(len(text)))
+                    page.rest(pause_after(len(text)))
             finally:
-                ended.cancel()
-                if news is not None:
-                    news.cancel()
+                page.close()
                 runs.pages.discard(page)
 
         return StreamingResponse(stream(), media_type="text/event-stream")
@@ -209,7 +202,7 @@ def make_app(token: str, host: str) -> Starlette:
             Route("/api/report", report, methods=["POST"]),
         ]
     )
-    app.state.runs, app.state.over = runs, over
+    app.state.runs = runs
     app.add_middleware(Guard, names={"localhost", "127.0.0.1", "::1", host, socket.gethostname().lower()})
     return app
 
@@ -222,7 +215,7 @@ async def _serve(listener: socket.socket, host: str, owner: int | None) -> None:
     stop_at_signal = server.handle_exit
 
     def stop(sig: int, frame: FrameType | None) -> None:
-        app.state.over.set()
+        app.state.runs.close()
         stop_at_signal(sig, frame)
 
     server.handle_exit = stop  # type: ignore[method-assign]
@@ -233,7 +226,7 @@ async def _serve(listener: socket.socket, host: str, owner: int | None) -> None:
 
             def owner_is_gone() -> None:
                 loop.remove_reader(owner)
-                app.state.over.set()
+                app.state.runs.close()
                 server.should_exit = True
 
             loop.add_reader(owner, owner_is_gone)

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 VARIABLE = "TERCIO_DASHBOARD"
+BUFFER = 64 << 10  # bytes of a report that lie between its two ends; the system's own choice is megabytes of old news
 
 
 def address() -> str:

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+from tercio.dashboard._address import BUFFER
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -31,6 +33,7 @@ def listen(host: str, port_range: Iterable[int]) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)  # its connections inherit it
             listener.bind((host, port))
             listener.listen(128)
             return listener

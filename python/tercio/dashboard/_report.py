@@ -13,6 +13,8 @@ import socket
 import sys
 import time
 
+from tercio.dashboard import _address
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -30,7 +32,7 @@ _given_up: set[str] = set()
 
 def open_report(pool: WorkerPool, func: Any, total: int | None, name: str) -> Report | None:
     """A report of a call that begins, if a dashboard is connected and answers."""
-    from tercio.dashboard import _address, get_stacklevel
+    from tercio.dashboard import get_stacklevel
 
     text = _address.address()
     place = _address.parse(text)
@@ -71,6 +73,7 @@ class Report:
         self._rest = b""
         self._workers_at = 0.0
         self._socket = socket.create_connection(place, timeout=PATIENCE)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _address.BUFFER)
         host = f"[{place[0]}]" if ":" in place[0] else place[0]
         self._rest = (
             f"POST /api/report HTTP/1.1\r\nHost: {host}:{place[1]}\r\nAuthorization: Bearer {token}\r\n"
@@ -128,9 +131,7 @@ class Report:
             if b" 204 " not in answer:
                 raise ConnectionError(answer.partition(b"\r\n")[0].decode("latin-1") or "it hung up")
         except OSError as problem:
-            from tercio.dashboard._address import address
-
-            _give_up(address(), problem)
+            _give_up(_address.address(), problem)
         finally:
             self._socket.close()
 

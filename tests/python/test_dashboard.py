@@ -899,7 +899,7 @@ def test_the_servers_process_ends_with_its_owner(tmp_path: Path) -> None:
 
 @pytest.mark.contract("9 shell")
 def test_the_shell_command(tmp_path: Path) -> None:
-    """Tells where it is and how to connect; outlives programs; Ctrl-C ends it cleanly, with a page open too."""
+    """Tells where it is and how to connect; outlives programs; Ctrl-C ends it cleanly, whatever is under way."""
     command = [sys.executable, "-m", "tercio._cli", "dashboard", "--port-range", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -918,8 +918,11 @@ def test_the_shell_command(tmp_path: Path) -> None:
         while not (line := stream.readline()).startswith(b"data: "):
             assert line == b"\n"
         assert [run["name"] for run in json.loads(line[6:])["runs"]] == ["abs"]
-        server.send_signal(signal.SIGINT)
-        assert server.wait(BOUND) == 0
+        with Live(number, "live"):
+            while b'"live"' not in (line := stream.readline()):
+                assert line == b"\n" or line.startswith(b"data: ")
+            server.send_signal(signal.SIGINT)
+            assert server.wait(BOUND) == 0
         assert server.stderr is not None and server.stderr.read() == ""
         connection.close()
     assert not _address.token_file(number).exists()

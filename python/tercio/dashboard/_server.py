@@ -123,15 +123,24 @@ def make_app(token: str, host: str) -> Starlette:
     Returns
     -------
     Starlette
-        The application; ``app.state.runs`` is what it knows.
+        The application; ``app.state.runs`` is what it knows, ``app.state.stop()`` ends all that goes on.
     """
     runs = Runs()
+    reports: set[asyncio.Task[Any]] = set()  # those that are under way
+
+    def stop() -> None:
+        runs.close()
+        for task in list(reports):
+            task.cancel()
 
     async def report(request: Request) -> Response:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
             return PlainTextResponse("The token is wrong.\n", 401)
         run: Run | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        reports.add(task)
         try:
             async for message in lines(request):
                 if run is None:
@@ -140,9 +149,14 @@ def make_app(token: str, host: str) -> Starlette:
                 runs.take(run, message)
         except ClientDisconnect:
             pass
+        except asyncio.CancelledError:
+            if not runs.is_over:
+                raise
+            return PlainTextResponse("The dashboard ends.\n", 503)
         except (ValueError, RecursionError) as error:
             return PlainTextResponse(f"{error}\n", 400)
         finally:
+            reports.discard(task)
             if run is not None and not run.is_over:
                 runs.lose(run)
         return Response(status_code=204)
@@ -202,7 +216,7 @@ def make_app(token: str, host: str) -> Starlette:
             Route("/api/report", report, methods=["POST"]),
         ]
     )
-    app.state.runs = runs
+    app.state.runs, app.state.stop = runs, stop
     app.add_middleware(Guard, names={"localhost", "127.0.0.1", "::1", host, socket.gethostname().lower()})
     return app
 
@@ -215,7 +229,7 @@ async def _serve(listener: socket.socket, host: str, owner: int | None) -> None:
     stop_at_signal = server.handle_exit
 
     def stop(sig: int, frame: FrameType | None) -> None:
-        app.state.runs.close()
+        app.state.stop()
         stop_at_signal(sig, frame)
 
     server.handle_exit = stop  # type: ignore[method-assign]
@@ -226,7 +240,7 @@ async def _serve(listener: socket.socket, host: str, owner: int | None) -> None:
 
             def owner_is_gone() -> None:
                 loop.remove_reader(owner)
-                app.state.runs.close()
+                app.state.stop()
                 server.should_exit = True
 
             loop.add_reader(owner, owner_is_gone)

@@ -129,6 +129,7 @@ class Live:
 
     def __init__(self, port: int, name: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=BOUND)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _address.BUFFER)
         head = f"POST /api/report HTTP/1.1\r\nHost: localhost:{port}\r\nTransfer-Encoding: chunked\r\n"
         self.raw(f"{head}Authorization: Bearer {_address.read_token(port)}\r\n\r\n".encode())
         self.send(start={"total": 100_000, "function": {"name": name}})

@@ -852,29 +852,48 @@ def test_a_dashboard_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.Mon
             assert pool.map(abs, [-1], progress_bar=True, progress_bar_style="dashboard") == [1]
 
 
-@pytest.mark.contract("9 gone")
-def test_a_dashboard_that_falls_behind_is_told_what_is_so_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for it to be read is little, however long it took: the rest was dropped where it came from."""
+def reported(monkeypatch: pytest.MonkeyPatch, updates: list[int]) -> bytes:
+    """What a dashboard reads of a call's report that reads nothing before all of it was said."""
     from tercio.dashboard import _report
 
-    monkeypatch.setattr(_report, "WORKERS_EVERY", 0)
     with _command.listen("127.0.0.1", [0]) as listener, WorkerPool(20, start_method="threading") as pool:
         monkeypatch.setenv(_address.VARIABLE, f"127.0.0.1:{listener.getsockname()[1]}")
         pool.map(abs, [1])
         report = _report.open_report(pool, abs, 10_000, "map")
         assert report is not None
-        for done in range(10_000):  # tens of megabytes
+        for done in updates:
             report.update(done)
         with listener.accept()[0] as late, ThreadPoolExecutor(1) as thread:
-            ended = thread.submit(report.close, 10_000, None)
+            ended = thread.submit(report.close, updates[-1], None)
             late.settimeout(BOUND)
             heard = b""
             while not heard.endswith(b"\r\n0\r\n\r\n"):
                 heard += late.recv(1 << 20)
             late.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
             ended.result()
+    return heard
+
+
+@pytest.mark.contract("9 gone")
+def test_a_dashboard_that_falls_behind_is_told_what_is_so_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for it to be read is little, however long it took: the rest was dropped where it came from."""
+    from tercio.dashboard import _report
+
+    monkeypatch.setattr(_report, "WORKERS_EVERY", 0)
+    heard = reported(monkeypatch, list(range(10_000)))  # tens of megabytes
     assert len(heard) < 1 << 20
-    assert b'"done":10000' in heard
+    assert b'"done":9999' in heard
+
+
+def test_a_report_says_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor more often than a page would hear of it; the end is said at once."""
+    from tercio.dashboard import _report
+
+    monkeypatch.setattr(_report, "WORKERS_EVERY", 1e9)
+    monkeypatch.setattr(_report, "DONE_EVERY", 0)
+    assert re.findall(rb'"done":(\d+)', reported(monkeypatch, [1] * 100 + [2] * 100)) == [b"1", b"2", b"2"]
+    monkeypatch.setattr(_report, "DONE_EVERY", 1e9)
+    assert re.findall(rb'"done":(\d+)', reported(monkeypatch, list(range(100)))) == [b"99"]
 
 
 @pytest.mark.contract("9 start")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tercio.pool import WorkerPool
 
+DONE_EVERY = 0.15  # seconds between two messages: a page hears five a second, and a bar has ten
 WORKERS_EVERY = 0.5  # seconds between two looks at the workers
 PATIENCE = 5.0  # seconds for a server that doesn't answer; after that this process reports no more
 LONGEST_TEXT = 20_000
@@ -71,7 +72,8 @@ class Report:
         self._pool = pool
         self._pid = os.getpid()
         self._rest = b""
-        self._workers_at = 0.0
+        self._done = -1
+        self._done_at = self._workers_at = 0.0
         self._socket = socket.create_connection(place, timeout=PATIENCE)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _address.BUFFER)
         host = f"[{place[0]}]" if ":" in place[0] else place[0]
@@ -103,12 +105,18 @@ class Report:
 
     def update(self, done: int) -> None:
         """Say how much is done, and now and then what the workers do."""
+        if not self._flush():
+            return
         now = time.monotonic()
-        messages: list[dict[str, Any]] = [{"done": done}]
-        if now - self._workers_at >= WORKERS_EVERY:
+        messages: list[dict[str, Any]] = []
+        with_workers = now - self._workers_at >= WORKERS_EVERY
+        if done != self._done and (with_workers or now - self._done_at >= DONE_EVERY):
+            self._done, self._done_at = done, now
+            messages.append({"done": done})
+        if with_workers:
             self._workers_at = now
             messages.append({"workers": self._pool._session.stats()})  # a line of its own, that nobody may ever read
-        if self._flush():
+        if messages:
             self._send(*messages)
 
     def close(self, done: int, error: BaseException | None) -> None:

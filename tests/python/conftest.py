@@ -12,6 +12,7 @@ import pytest
 from tercio import WorkerPool
 
 sys.path.insert(0, str(Path(__file__).parent))  # workers import the tests' functions by name
+pytest.register_assert_rewrite("dashboards")  # its fixtures say what they found
 from contract_report import Report
 from support import descendants, descriptors
 

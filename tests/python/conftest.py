@@ -12,13 +12,14 @@ import pytest
 from tercio import WorkerPool
 
 sys.path.insert(0, str(Path(__file__).parent))  # workers import the tests' functions by name
-pytest.register_assert_rewrite("dashboards")  # its fixtures say what they found
 from contract_report import Report
 from support import descendants, descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytest.register_assert_rewrite("dashboards")  # its fixtures say what they found
 
 METHODS = ("fork", "spawn", "forkserver", "threading")
 PROCESS_METHODS = METHODS[:3]

@@ -134,16 +134,19 @@ def test_arrow_held_down_ends_at_the_run_that_it_shows(page: Any, port: int) -> 
         held = [stack.enter_context(Live(port, f"held{n}")) for n in range(6)]
         shows(page, "#detail h3", "held5")
         shows(page, ".run[aria-pressed=true]", "held5")
+        until(page, "asked === chosen && question === null")
         waiting: list[Any] = []
-        page.route("**/api/watch", lambda route: waiting.append(route))
+        free = threading.Event()
+        page.route("**/api/watch", lambda route: route.continue_() if free.is_set() else waiting.append(route))
         for _ in range(5):
             page.keyboard.press("ArrowDown")
         shows(page, ".run[aria-pressed=true]", "held0")
-        until(page, "asked !== null && question !== null")
-        while waiting:  # the latest first, if there are several
-            with page.expect_response("**/api/watch"):
-                waiting.pop().continue_()
+        while not waiting:  # the question is under way to us: this hears of it
             page.evaluate("new Promise(requestAnimationFrame)")
+        free.set()  # what is asked behind it goes through
+        for route in reversed(waiting):  # the latest first, if there are several
+            with page.expect_response("**/api/watch"):
+                route.continue_()
         shows(page, "#detail h3", "held0")
         for tasks in (41, 42):
             held[0].send(workers=[{"worker": 0, "state": "work", "tasks": tasks, "work": 1.0}])

@@ -114,6 +114,7 @@ def reported(monkeypatch: pytest.MonkeyPatch, updates: list[int]) -> bytes:
     """What a dashboard reads of a call's report that reads nothing before all of it was said."""
     from tercio.dashboard import _report
 
+    monkeypatch.setattr(_report, "PATIENCE", BOUND)
     with _command.listen("127.0.0.1", [0]) as listener, WorkerPool(20, start_method="threading") as pool:
         monkeypatch.setenv(_address.VARIABLE, f"127.0.0.1:{listener.getsockname()[1]}")
         pool.map(abs, [1])

@@ -311,7 +311,9 @@ tercio__record *tercio__taker_reserve(tercio__taker *taker, uint64_t bytes)
             record->size = (uint32_t)need;
             return record;
         }
-        taker->up_head = LOAD(taker->map.words->up_head, acquire); /* A4 */
+        /* Not once more after the last look: who waits for room waits until up_head is another than this one. */
+        if (look == 0)
+            taker->up_head = LOAD(taker->map.words->up_head, acquire); /* A4 */
     }
     return NULL;
 }

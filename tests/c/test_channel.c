@@ -490,6 +490,53 @@ static void collect(race *r, unsigned char *ran)
     }
 }
 
+typedef struct {
+    channel c;
+    _Atomic bool ended;
+} filling;
+
+static void *read_on(void *data)
+{
+    filling *f = data;
+    tercio__record record;
+    int error;
+    while (!atomic_load(&f->ended)) {
+        if (tercio__receiver_peek(&f->c.sender, &record, &error) == NULL)
+            continue;
+        tercio__receiver_next(&f->c.sender, &record);
+        tercio__receiver_done(&f->c.sender);
+    }
+    return NULL;
+}
+
+/* Who is told that there is no room sleeps until up_head is another than the one it knows: that one must leave none. */
+static void no_room_is_no_room_that_is_known(void **state)
+{
+    enum { FILLINGS = 5000000 };
+    static filling f;
+    pthread_t thread;
+    const uint64_t bytes = 400, need = sizeof(tercio__record) + bytes;
+    unsigned refused = 0;
+    (void)state;
+    channel_open(&f.c);
+    assert_int_equal(pthread_create(&thread, NULL, read_on, &f), 0);
+    for (int i = 0; i < FILLINGS; i++) {
+        tercio__record *record = tercio__taker_reserve(&f.c.taker, bytes);
+        if (record) {
+            *record = (tercio__record){.size = record->size, .kind = TERCIO__REC_ALIVE, .payload = (uint32_t)bytes};
+            tercio__taker_publish(&f.c.taker, record);
+            continue;
+        }
+        uint64_t rest = RING - f.c.taker.up_at, pad = need > rest ? rest : 0;
+        assert_true(tercio__taker_unread(&f.c.taker) + pad + need > RING);
+        refused++;
+    }
+    atomic_store(&f.ended, true);
+    pthread_join(thread, NULL);
+    assert_true(refused > 100); /* it was about them */
+    channel_close(&f.c);
+}
+
 static void run_once_or_taken_back_once(void **state)
 {
     static race r;
@@ -538,11 +585,17 @@ static void run_once_or_taken_back_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(down_of_all_sizes),          cmocka_unit_test(room_ends_and_comes_back),
-        cmocka_unit_test(slots_used_again),           cmocka_unit_test(up_of_all_sizes),
-        cmocka_unit_test(short_records_of_all_sizes), cmocka_unit_test(up_room_ends_and_comes_back),
-        cmocka_unit_test(nonsense_in_the_up_ring),    cmocka_unit_test(nonsense_in_the_head),
-        cmocka_unit_test(nonsense_in_slots),          cmocka_unit_test(run_once_or_taken_back_once),
+        cmocka_unit_test(down_of_all_sizes),
+        cmocka_unit_test(room_ends_and_comes_back),
+        cmocka_unit_test(slots_used_again),
+        cmocka_unit_test(up_of_all_sizes),
+        cmocka_unit_test(short_records_of_all_sizes),
+        cmocka_unit_test(up_room_ends_and_comes_back),
+        cmocka_unit_test(nonsense_in_the_up_ring),
+        cmocka_unit_test(nonsense_in_the_head),
+        cmocka_unit_test(nonsense_in_slots),
+        cmocka_unit_test(no_room_is_no_room_that_is_known),
+        cmocka_unit_test(run_once_or_taken_back_once),
     };
     return cmocka_run_group_tests_name("channel", tests, NULL, NULL);
 }

@@ -51,6 +51,8 @@ static bool is_half_full(tercio_call *call)
 
 void tercio__call_ring(tercio_call *call, bool passed)
 {
+    call->owes_ring = false;
+    tercio__taker_tell(&call->taker);
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
     uint32_t wants = LOAD(call->page->caller_wants, relaxed);
     if ((wants & TERCIO__WANTS) == TERCIO__WANT_ANY)
@@ -64,6 +66,7 @@ void tercio__call_ring(tercio_call *call, bool passed)
 
 static void ring_whoever_listens(tercio_call *call)
 {
+    tercio__taker_tell(&call->taker);
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
     ring_if_wanted(call, &call->page->caller_wants, call->start->caller_bell, false);
     ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell, false);

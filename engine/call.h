@@ -55,6 +55,7 @@ struct tercio_call {
     uint64_t now; /* when the last thing ended; of quick messages, when one of the last did */
     unsigned n_unnoted;
     bool is_quick;
+    bool owes_ring; /* messages were passed and nobody was told: this is done at the latest before it waits */
     uint64_t spin_ns;
     unsigned spin_skips;
 

@@ -136,9 +136,12 @@ const unsigned char *tercio__receiver_peek(tercio__sender *sender, tercio__recor
     uint64_t ring = sender->map.ring_bytes;
     *error = 0;
     for (;;) {
-        uint64_t read = LOAD(sender->up_read, relaxed);                    /* ours */
+        uint64_t read = LOAD(sender->up_read, relaxed); /* ours */
+        bool told = tercio__receiver_has_news(sender);
         uint64_t ahead = LOAD(sender->map.words->up_tail, acquire) - read; /* A3 */
         uint64_t at = read % ring;
+        if (ahead == 0 && told) /* of nothing */
+            goto impossible;
         if (ahead == 0)
             return NULL;
         if (ahead > ring || ahead % 8 || ahead < 8)
@@ -213,6 +216,35 @@ uint32_t tercio__receiver_row(const tercio__sender *sender, const tercio__record
     return n;
 }
 
+uint32_t tercio__receiver_land(tercio__sender *sender, const tercio__record *record, uint32_t most, unsigned char *out,
+                               size_t size)
+{
+    uint64_t ring = sender->map.ring_bytes, read = LOAD(sender->up_read, relaxed), at = read % ring;
+    uint64_t ahead = LOAD(sender->map.words->up_tail, acquire) - read; /* A3 */
+    uint64_t end = ahead < ring - at ? ahead : ring - at, used = 0, need = sizeof(tercio__short) + round8(size);
+    const unsigned char *from = sender->map.up + at;
+    tercio__short head,
+        like = {.size = (uint32_t)need, .kind = TERCIO__REC_SHORT, .unused = (uint16_t)(round8(size) - size)};
+    uint32_t n = 0;
+    if (record->size != need)
+        return 0;
+    while (n < most && end - used >= need && ring - at - used >= sizeof(tercio__record)) {
+        memcpy(&head, from + used, sizeof head);
+        if (memcmp(&head, &like, sizeof head) != 0)
+            break;     /* peek will say what it is */
+        if (size == 8) /* a size known to the compiler: no call */
+            memcpy(out, from + used + sizeof head, 8);
+        else
+            memcpy(out, from + used + sizeof head, size);
+        out += size;
+        used += need;
+        n++;
+    }
+    sender->up_item += n;
+    STORE(sender->up_read, read + used, relaxed);
+    return n;
+}
+
 void tercio__receiver_pass_row(tercio__sender *sender, uint32_t n, uint32_t bytes)
 {
     sender->up_item += n;
@@ -243,10 +275,20 @@ void tercio__receiver_done(tercio__sender *sender)
 
 /* ---- Worker: down ---------------------------------------------------------------------------------------------- */
 
+static bool is_filled(const tercio__taker *taker, uint64_t sequence)
+{
+    uint64_t word = LOAD(slot_of(&taker->map, sequence)->word, acquire); /* A1 */
+    return word >> 2 == sequence && (word & 3) != TERCIO__EMPTY;
+}
+
 bool tercio__taker_has_next(const tercio__taker *taker)
 {
-    uint64_t word = LOAD(slot_of(&taker->map, taker->head)->word, acquire); /* A1 */
-    return word >> 2 == taker->head && (word & 3) != TERCIO__EMPTY;
+    return is_filled(taker, taker->head);
+}
+
+bool tercio__taker_has_another(const tercio__taker *taker)
+{
+    return is_filled(taker, taker->head + 1);
 }
 
 int tercio__taker_take(tercio__taker *taker, tercio__slot **slot)
@@ -329,6 +371,12 @@ static inline void publish(tercio__taker *taker, uint64_t bytes)
     tercio__at("up: published");
 }
 
+void tercio__taker_tell(tercio__taker *taker)
+{
+    STORE(taker->map.words->up_told, taker->up_tail, release);
+    tercio__at("up: told");
+}
+
 void tercio__taker_publish(tercio__taker *taker, tercio__record *record)
 {
     publish(taker, record->size);
@@ -344,7 +392,9 @@ bool tercio__taker_put_short(tercio__taker *taker, tercio_bytes answer)
     tercio__short head = {
         .size = (uint32_t)need, .kind = TERCIO__REC_SHORT, .unused = (uint16_t)(need - sizeof head - answer.size)};
     memcpy(at, &head, sizeof head);
-    if (answer.size)
+    if (answer.size == 8) /* a size known to the compiler: no call */
+        memcpy(at + sizeof head, answer.data, 8);
+    else if (answer.size)
         memcpy(at + sizeof head, answer.data, answer.size);
     publish(taker, need);
     return true;

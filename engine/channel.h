@@ -78,16 +78,20 @@ void tercio__receiver_next(tercio__sender *, const tercio__record *);
 /* `record` is a short one that peek has found: how many of them lie in a row from there, at most `most` (and 16 KiB).
  * *bytes is what they take, headers included; they begin with the header before peek's result. */
 uint32_t tercio__receiver_row(const tercio__sender *, const tercio__record *record, uint32_t most, uint32_t *bytes);
+/* The same, for answers that are all of `size` bytes: copies them side by side to `out`, and passes them. */
+uint32_t tercio__receiver_land(tercio__sender *, const tercio__record *record, uint32_t most, unsigned char *out,
+                               size_t size);
 /* Passes a row of `n`. */
 void tercio__receiver_pass_row(tercio__sender *, uint32_t n, uint32_t bytes);
 /* The next answer of a row that was copied out; false at its end, or where it makes no sense. */
 bool tercio__row_next(tercio_bytes *row, tercio_bytes *answer);
 /* Publishes what was read: the worker may use the room again. */
 void tercio__receiver_done(tercio__sender *);
+/* The worker has told of something that was not read. More may lie there. */
 static inline bool tercio__receiver_has_news(const tercio__sender *sender)
 {
-    return atomic_load_explicit(&sender->map.words->up_tail, memory_order_acquire) !=
-           atomic_load_explicit(&sender->up_read, memory_order_relaxed);
+    return (int64_t)(atomic_load_explicit(&sender->map.words->up_told, memory_order_acquire) -
+                     atomic_load_explicit(&sender->up_read, memory_order_relaxed)) > 0;
 }
 
 /* ---- The worker's end ------------------------------------------------------------------------------------------ */
@@ -104,6 +108,8 @@ enum { TERCIO__TAKE_NOTHING, TERCIO__TAKE_MESSAGE, TERCIO__TAKE_REVOKED };
 /* Looks at the next slot. TERCIO__TAKE_MESSAGE: it is ours now. TERCIO__TAKE_REVOKED: it was passed, look again. */
 int tercio__taker_take(tercio__taker *, tercio__slot **slot);
 bool tercio__taker_has_next(const tercio__taker *);
+/* ... behind the one that is ours. */
+bool tercio__taker_has_another(const tercio__taker *);
 /* The message is finished, whatever came of it. */
 void tercio__taker_pass(tercio__taker *);
 /* Where a slot's blocks and bytes are; TERCIO_EPROTOCOL when they can't be. */
@@ -116,6 +122,8 @@ void tercio__taker_publish(tercio__taker *, tercio__record *);
 /* Publishes a good answer of at most TERCIO__SHORT_MOST bytes: that of the item behind the one that was published
  * last, which must be of the same message. Returns: false where it has to be a whole record. */
 bool tercio__taker_put_short(tercio__taker *, tercio_bytes answer);
+/* Makes what was published heard of: channel.up_told. */
+void tercio__taker_tell(tercio__taker *);
 static inline uint64_t tercio__taker_unread(const tercio__taker *taker)
 {
     return taker->up_tail - taker->up_head;

@@ -27,6 +27,8 @@
  * Up: the worker writes a record (struct tercio__record and its bytes) behind up_tail and then stores the new
  * up_tail (R3). What lies behind up_tail when a worker dies was never said. The parent reads up to up_tail (A3),
  * copies the records out and stores up_head (R4); the worker reads it when it needs room (A4).
+ * Who looks for news looks at up_told instead, which follows up_tail only where the worker would ring: each answer is
+ * said before the next item begins, but a line that another CPU polls is not written for each.
  * Records never wrap: where one doesn't fit before the end of the ring, a record of kind PAD fills the rest; where
  * there is no room for a whole header, nothing says so.
  * A good answer that is small follows the one before it, of the same message, as a short record: 8 bytes of header
@@ -59,6 +61,7 @@
  * slot, the rest       parent                worker      plain, published by R1
  * channel.down_head    worker                parent      release/acquire (R2/A2)
  * channel.up_tail      worker                parent      release/acquire (R3/A3)
+ * channel.up_told      worker                parent      release/acquire: never ahead of up_tail
  * channel.bell         parent, own signal    worker      seq_cst (B2): the word it sleeps on
  *                      handlers: fetch_add
  * channel.asleep       worker sets, parent   both        seq_cst (B1/B2)
@@ -190,6 +193,7 @@ typedef struct {
 
     TERCIO__LINE _Atomic uint64_t down_head; /* written by the worker */
     TERCIO__LINE _Atomic uint64_t up_tail;
+    TERCIO__LINE _Atomic uint64_t up_told;
 
     TERCIO__LINE _Atomic uint32_t bell; /* both */
     _Atomic uint32_t asleep;
@@ -210,7 +214,7 @@ _Static_assert(sizeof(tercio__slot) == 64, "a slot is a cache line");
 _Static_assert(sizeof(tercio__record) == 32 && sizeof(tercio__short) == 8, "records are framed by eights");
 _Static_assert(offsetof(tercio__record, kind) == offsetof(tercio__short, kind), "the kind says which of the two it is");
 _Static_assert(sizeof(tercio__channel) <= TERCIO__PAGE_BYTES, "the words of a channel fill one page");
-_Static_assert(offsetof(tercio__channel, phase) == 448 && offsetof(tercio__channel, ns_exit) == 520,
+_Static_assert(offsetof(tercio__channel, phase) == 512 && offsetof(tercio__channel, ns_exit) == 584,
                "python/tercio/_top.py reads them there");
 _Static_assert(sizeof(tercio__page) <= TERCIO__PAGE_BYTES, "the pool's words fill one page");
 

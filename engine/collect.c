@@ -81,6 +81,22 @@ static void take_blocks(tercio_pool *pool, const tercio_block *blocks, uint32_t 
     tercio__note_moved(pool, bytes);
 }
 
+/* A good answer of a tercio_map, as large as it should be, needs nobody to look at it. */
+static bool lands(const tercio_run *run, const tercio__record *record)
+{
+    return run->landing.wanted && record->status == 0 && record->n_blocks == 0 &&
+           (run->landing.size == 0 || record->payload == run->landing.size);
+}
+
+static void count_answered(tercio__chunk *chunk, uint32_t n)
+{
+    tercio_run *run = chunk->run;
+    chunk->done += n;
+    chunk->attempts = 1;
+    run->n_active -= n;
+    run->n_answered += n;
+}
+
 static void take_result(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)
 {
     tercio_pool *pool = worker->pool;
@@ -104,6 +120,13 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
         return;
     }
     tercio_run *run = chunk->run;
+    if (lands(run, record)) {
+        if (size && run->landing.size)
+            memcpy(run->landing.out + (chunk->index + chunk->done) * run->landing.size, payload, size);
+        run->landing.n++;
+        count_answered(chunk, 1);
+        return;
+    }
     tercio__entry entry = {
         .index = chunk->index + chunk->done,
         .cookie = chunk->cookie,
@@ -120,10 +143,7 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
     else if (record->n_blocks)
         take_blocks(pool, blocks, record->n_blocks);
     run->news = true;
-    chunk->done++;
-    chunk->attempts = 1;
-    run->n_active--;
-    run->n_answered++;
+    count_answered(chunk, 1);
     if (record->status && run->options.stop_on_error && !run->stopped) {
         run->stopped = true;
         tercio__drop_pending(pool, run);
@@ -140,12 +160,27 @@ static uint32_t take_row(tercio__worker *worker, const tercio__record *record, c
         return 0;
     tercio__chunk *chunk = &worker->inflight[record->sequence % TERCIO__SLOTS];
     tercio_run *run = chunk->run;
-    if (chunk->over || run == NULL || !run->options.rows || chunk->abort != TERCIO__ABORT_NO ||
+    if (chunk->over || run == NULL || !(run->options.rows || run->landing.wanted) || chunk->abort != TERCIO__ABORT_NO ||
         record->item != chunk->done || record->item >= chunk->n_items)
         return 0;
-    uint32_t size, n = tercio__receiver_row(sender, record, chunk->n_items - chunk->done, &size);
+    uint32_t size, n, most = chunk->n_items - chunk->done;
+    if (run->landing.wanted && run->landing.size) {
+        unsigned char *out = run->landing.out + (chunk->index + chunk->done) * run->landing.size;
+        n = tercio__receiver_land(sender, record, most, out, run->landing.size);
+        run->landing.n += n;
+        if (n)
+            count_answered(chunk, n);
+        return n;
+    }
+    n = tercio__receiver_row(sender, record, most, &size);
     if (n < 2)
         return 0;
+    if (run->landing.wanted) {
+        run->landing.n += n;
+        count_answered(chunk, n);
+        tercio__receiver_pass_row(sender, n, size);
+        return n;
+    }
     tercio__entry entry = {
         .index = chunk->index + chunk->done,
         .cookie = chunk->cookie,
@@ -158,10 +193,7 @@ static uint32_t take_row(tercio__worker *worker, const tercio__record *record, c
     if (tercio__inbox_add(&run->incoming, &entry, NULL, bytes - sizeof(tercio__short), NULL))
         run->error = TERCIO_ENOMEM;
     run->news = true;
-    chunk->done += n;
-    chunk->attempts = 1;
-    run->n_active -= n;
-    run->n_answered += n;
+    count_answered(chunk, n);
     tercio__receiver_pass_row(sender, n, size);
     return n;
 }
@@ -328,8 +360,8 @@ void tercio__pump(tercio_pool *pool)
     bool busy = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run; run = run->next) {
         busy |= run->n_chunks > 0;
-        if (run->waits && (!tercio__inbox_empty(&run->incoming) || run->wants_room || run->error ||
-                           (run->ended && run->n_chunks == 0)))
+        if (run->waits && (!tercio__inbox_empty(&run->incoming) || run->landing.n != run->landing.seen ||
+                           run->wants_room || run->error || (run->ended && run->n_chunks == 0)))
             tercio__run_ring(run);
         else if (run->bell_public && (!tercio__inbox_empty(&run->incoming) || run->error ||
                                       ((run->ended || run->stopped) && run->n_chunks == 0)))

@@ -25,6 +25,11 @@ static inline bool accepts(const tercio__worker *worker)
     return worker->state == TERCIO_STATE_START && !worker->goodbye;
 }
 
+bool tercio__is_asleep(const tercio__worker *worker)
+{
+    return atomic_load_explicit(&worker->sender.map.words->asleep, memory_order_relaxed) != 0;
+}
+
 void tercio__wake(tercio__worker *worker)
 {
     tercio__channel *words = worker->sender.map.words;

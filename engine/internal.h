@@ -121,7 +121,14 @@ struct tercio_run {
     int error;              /* of the run, after all results */
     tercio__inbox incoming; /* under the lock */
     tercio__inbox current;  /* the caller's */
-    uint64_t n_incoming;    /* entries in incoming; _Atomic is not needed: under the lock */
+    /* tercio_map: good answers go to their places at once. */
+    struct {
+        unsigned char *out; /* item i's is at out + i * size */
+        size_t size;        /* 0: answers are not wanted, only that they came */
+        bool wanted;
+        uint64_t n;    /* items that landed */
+        uint64_t seen; /* ... when the caller looked last */
+    } landing;
     bool news;              /* came since the host was notified */
     bool waits, wants_room; /* somebody is in tercio_wait ... */
     int waits_on;           /* ... on this bell */
@@ -238,6 +245,8 @@ void tercio__drop_garbage(tercio_pool *); /* not under the lock */
 /* True when some worker could take a message of this run now. */
 bool tercio__has_room(tercio_run *);
 void tercio__wake(tercio__worker *);
+/* A hint: tercio__wake is sure. */
+bool tercio__is_asleep(const tercio__worker *);
 
 /* ---- inbox.c: results on their way ------------------------------------------------------------------------------ */
 
@@ -286,6 +295,11 @@ void tercio__drop_inbox(tercio_pool *, tercio__inbox *);
 /* ---- run.c ------------------------------------------------------------------------------------------------------- */
 
 int tercio__run_next(tercio_run *, double timeout, tercio_result *);
+/* Hands in what `next` has (false: nothing more) until there is no room, under one lock. *landed: items that have landed
+ * in all. Returns: how many messages were taken (their last one was not where `next` is asked again for it), or an error
+ * as tercio_push. */
+int tercio__push_all(tercio_run *, bool (*next)(void *user, tercio_message *), void (*taken)(void *user), void *user,
+                     uint64_t *landed);
 int tercio__run_wait(tercio_run *, double timeout, bool or_room, const sigset_t *);
 /* Returns when nobody looks at channels without the lock. Under the lock, which is free meanwhile. */
 void tercio__stop_spinners(tercio_pool *);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * tercio_map: items of one size that lie side by side, answers of one size too. Nothing is framed, kept or ordered:
- * each answer is copied to its place as it comes.
+ * each good answer is copied from its ring to its place by whoever reads the ring (run->landing). What comes as a
+ * result is a failure, or an answer too large for a ring.
  */
 #include <limits.h>
 #include <string.h>
@@ -19,8 +20,10 @@ typedef struct {
     const unsigned char *in;
     unsigned char *out;
     size_t in_size, out_size, n, chunk;
-    size_t sent, answered, good;
+    size_t sent, taken, good; /* items handed in; items that came back as results; those that are well */
+    uint64_t landed;          /* items that went to their places without */
     bool ended;
+    tercio_bytes parts[2];
     tercio_result *first_error;
     size_t first_index;
 } mapping;
@@ -38,44 +41,55 @@ static size_t choose_chunk(const tercio_pool *pool, const tercio_map_options *op
     return chunk == 0 ? 1 : chunk > UINT32_MAX ? UINT32_MAX : chunk;
 }
 
-static bool may_send(const mapping *map, size_t more)
+static size_t answered(const mapping *map)
 {
-    size_t active = map->sent - map->answered;
-    return map->options->max_active == 0 || active == 0 || active + more <= map->options->max_active;
+    return map->taken + (size_t)map->landed;
+}
+
+static bool may_send(const mapping *map)
+{
+    size_t left = map->n - map->sent, more = left < map->chunk ? left : map->chunk;
+    size_t active = map->sent - answered(map);
+    return more > 0 && (map->options->max_active == 0 || active == 0 || active + more <= map->options->max_active);
+}
+
+static bool next_message(void *user, tercio_message *message)
+{
+    mapping *map = user;
+    size_t left = map->n - map->sent, k = left < map->chunk ? left : map->chunk;
+    if (!may_send(map))
+        return false;
+    tercio_bytes items = {map->in + map->sent * map->in_size, k * map->in_size};
+    bool large = map->in_size > TERCIO__FACE_LARGE;
+    map->parts[0] = large ? (tercio_bytes){NULL, 0} : items;
+    map->parts[1] = items;
+    message->index = map->sent;
+    message->n_items = (uint32_t)k;
+    message->parts = map->parts;
+    message->n_parts = large ? 2 : 1;
+    return true;
+}
+
+static void message_taken(void *user)
+{
+    mapping *map = user;
+    size_t left = map->n - map->sent;
+    map->sent += left < map->chunk ? left : map->chunk;
 }
 
 /* Returns: 1 something was sent; 0 nothing; or an error. */
 static int feed(mapping *map)
 {
-    int moved = 0;
-    while (map->sent < map->n) {
-        size_t left = map->n - map->sent, k = left < map->chunk ? left : map->chunk;
-        tercio_bytes items = {map->in + map->sent * map->in_size, k * map->in_size};
-        tercio_bytes parts[2] = {items, items};
-        tercio_message message = {
-            .size = sizeof message, .index = map->sent, .n_items = (uint32_t)k, .parts = parts, .n_parts = 1};
-
-        if (!may_send(map, k))
-            return moved;
-        if (map->in_size > TERCIO__FACE_LARGE) {
-            parts[0] = (tercio_bytes){NULL, 0};
-            message.n_parts = 2;
-        }
-        int taken = tercio_push(map->run, &message, false);
-        if (taken == TERCIO_ECANCELED) /* it was stopped by an error */
-            map->n = map->sent;
-        else if (taken < 0)
-            return taken;
-        if (taken <= 0)
-            break;
-        map->sent += k;
-        moved = 1;
+    int n = tercio__push_all(map->run, next_message, message_taken, map, &map->landed);
+    if (n == TERCIO_ECANCELED) { /* it was stopped by an error */
+        map->n = map->sent;
+        n = 0;
     }
-    if (map->sent == map->n && !map->ended) {
+    if (n >= 0 && map->sent == map->n && !map->ended) {
         tercio_run_end(map->run);
         map->ended = true;
     }
-    return moved;
+    return n;
 }
 
 static void note_failure(mapping *map, tercio_result *result)
@@ -87,34 +101,9 @@ static void note_failure(mapping *map, tercio_result *result)
     tercio__result_write(map->first_error, result);
 }
 
-static void put_out(const mapping *map, uint64_t index, const void *answer)
-{
-    unsigned char *to = map->out + index * map->out_size;
-    if (map->out_size == 8) /* a size known to the compiler: no call */
-        memcpy(to, answer, 8);
-    else
-        memcpy(to, answer, map->out_size);
-}
-
-/* Returns: false where a row makes no sense. */
-static bool take_row(mapping *map, const tercio_result *result)
-{
-    tercio_bytes row = result->out, answer;
-    map->answered += result->n_items;
-    map->good += result->n_items;
-    if (map->out_size == 0)
-        return true;
-    for (uint32_t i = 0; i < result->n_items; i++) {
-        if (!tercio__row_next(&row, &answer) || answer.size != map->out_size)
-            return false;
-        put_out(map, result->index + i, answer.data);
-    }
-    return true;
-}
-
 static void take_answer(mapping *map, tercio_result *result)
 {
-    map->answered++;
+    map->taken++;
     if (result->status == 0 && map->out_size) {
         if (result->n_blocks) {
             tercio_view view;
@@ -124,10 +113,8 @@ static void take_answer(mapping *map, tercio_result *result)
                        view.size < map->out_size ? view.size : map->out_size);
                 tercio_give(&view);
             }
-        } else if (result->out.size == map->out_size) {
-            put_out(map, result->index, result->out.data);
         } else {
-            result->status = TERCIO_EPROTOCOL;
+            result->status = TERCIO_EPROTOCOL; /* or it would have landed */
         }
     }
     if (result->status == 0)
@@ -147,24 +134,20 @@ static int go(mapping *map)
         if (moved < 0)
             return moved;
         for (int i = 0; i < BATCH && (taken = tercio__run_next(map->run, 0, &result)) == 1; i++)
-            if (result.n_items == 1)
-                take_answer(map, &result);
-            else if (take_row(map, &result))
-                tercio_release(map->run, &result);
-            else
-                return TERCIO_EPROTOCOL;
+            take_answer(map, &result);
         if (taken < 0 && taken != TERCIO_EAGAIN)
             return taken;
-        if (map->options->progress && map->answered != reported) {
-            reported = map->answered;
+        if (taken == 0) /* all that was to land has */
+            map->landed = map->run->landing.n;
+        if (map->options->progress && answered(map) != reported) {
+            reported = answered(map);
             map->options->progress(map->options->user, reported, map->options->total);
         }
         if (taken == 0)
             return 0;
         if (taken == 1 || moved)
             continue;
-        size_t left = map->n - map->sent;
-        int error = tercio__run_wait(map->run, -1, left && may_send(map, left < map->chunk ? left : map->chunk), NULL);
+        int error = tercio__run_wait(map->run, -1, may_send(map), NULL);
         if (error && error != TERCIO_EAGAIN)
             return error;
     }
@@ -197,10 +180,13 @@ int tercio_map(tercio_pool *pool, unsigned task, const void *in, size_t in_size,
     tercio_map_options asked = read;
     asked.max_active = 0;
     asked.low_water = read.progress == NULL;
-    asked.rows = true;
     error = tercio__face_open(pool, task, TERCIO__FACE_SIDE_BY_SIDE, in_size, &asked, &map.run);
     if (error == 0) {
+        map.run->landing.wanted = true; /* nothing was handed in yet: nobody else looks */
+        map.run->landing.out = map.out;
+        map.run->landing.size = map.out_size;
         error = go(&map);
+        map.good += map.run->landing.n;
         tercio_run_close(map.run);
     }
     if (error) {

@@ -116,6 +116,49 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
     return result;
 }
 
+enum { PUSHES = 1024 }; /* messages under one lock */
+
+/* Workers that sleep are woken as soon as they have a message, the others are looked at once, at the end. */
+int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *), void (*taken)(void *user), void *user,
+                     uint64_t *landed)
+{
+    int result = tercio__run_check(run), n = 0;
+    if (result)
+        return result;
+    tercio_pool *pool = run->pool;
+    tercio__worker *worker;
+    tercio_message message = {.size = sizeof message};
+
+    tercio__lock(pool);
+    result = may_push(run);
+    for (bool pumped = false; result == 0 && n < PUSHES && next(user, &message);) {
+        result = tercio__dispatch(run, &message, &worker);
+        if (result == 1) {
+            taken(user);
+            n++;
+            if (tercio__is_asleep(worker))
+                tercio__wake(worker);
+            result = 0;
+        } else if (result == 0 && !pumped) {
+            tercio__pump(pool);
+            pumped = true;
+            result = may_push(run);
+        } else {
+            break;
+        }
+    }
+    for (unsigned i = 0; i < pool->n_workers && n; i++)
+        if (pool->workers[i].sender.map.words)
+            tercio__wake(&pool->workers[i]);
+    if (n && (run->bell_public || pool->pending))
+        tercio__arm_keeper(pool, false);
+    if (n && run->timeout_ns)
+        tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+    *landed = run->landing.seen = run->landing.n;
+    tercio__unlock(pool);
+    return result < 0 ? result : n;
+}
+
 int tercio_run_room(tercio_run *run)
 {
     int result = tercio__run_check(run);

@@ -12,6 +12,7 @@
 
 /* A reply's room is kept from item to item, unless it is larger than this. */
 #define KEPT_REPLY ((size_t)1 << 20)
+enum { SMALL = 16 }; /* bytes of an answer that has at least this much room */
 
 /* What a worker knows, at *tercio_call_user. Its owner is enter, its end is leave. */
 typedef struct {
@@ -28,7 +29,7 @@ typedef struct {
     const tercio_task *task;
     uint64_t layout;
     size_t in_size;
-    unsigned char *out; /* task->out_size bytes */
+    unsigned char *out; /* task->out_size bytes, and no fewer than SMALL */
 } context;
 
 /* ---- The table --------------------------------------------------------------------------------------------------- */
@@ -194,7 +195,8 @@ static int open_context(void *user, tercio_call *call, const tercio_chunk *chunk
     opened->task = task;
     opened->layout = sent.layout;
     opened->in_size = (size_t)sent.in_size;
-    if (task->out_size && (opened->out = malloc(task->out_size)) == NULL) {
+    size_t room = task->out_size > SMALL ? task->out_size : SMALL;
+    if (task->out_size && (opened->out = malloc(room)) == NULL) {
         free(opened);
         goto fail;
     }
@@ -265,8 +267,10 @@ static int run_item(tercio_call *call, worker *self, const context *opened, terc
     tercio_bytes parts[2] = {{opened->out, out_size}};
     size_t n_parts = 1;
 
-    if (out_size)
+    if (out_size > SMALL)
         memset(opened->out, 0, out_size);
+    else if (out_size)
+        memset(opened->out, 0, SMALL); /* a size known to the compiler: no call */
     int code = task->run(call, in, opened->out);
     if (code) {
         int stop = commit_failure(call, code, self->message);

@@ -149,8 +149,9 @@ static bool answered(tercio_run *run, bool or_room)
     /* The host takes all such runs at once, so whoever waits for one is told of each. */
     if (run->options.notify && tercio__host_has_news(run->pool))
         return true;
-    return !tercio__inbox_empty(&run->incoming) || run->error || run->pool->failure || run->pool->closing ||
-           (run->n_chunks == 0 && (run->ended || run->stopped)) || (or_room && tercio__has_room(run));
+    return !tercio__inbox_empty(&run->incoming) || run->landing.n != run->landing.seen || run->error ||
+           run->pool->failure || run->pool->closing || (run->n_chunks == 0 && (run->ended || run->stopped)) ||
+           (or_room && tercio__has_room(run));
 }
 
 int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset_t *sigmask)

@@ -38,12 +38,13 @@ static void note_now(tercio_call *call)
 
 /* A look at the clock costs as much as a small message, so of quick ones in a row some share it. Whatever is counted
  * from call->now, a limit above all, looks first. */
-static void note_work(tercio_call *call)
+static bool note_work(tercio_call *call)
 {
     call->n_unnoted++;
-    if (call->is_quick && !call->timed && call->n_unnoted < TOGETHER && tercio__taker_has_next(&call->taker))
-        return;
+    if (call->is_quick && !call->timed && call->n_unnoted < TOGETHER && tercio__taker_has_another(&call->taker))
+        return false;
     note_now(call);
+    return true;
 }
 
 void tercio__call_phase(tercio_call *call, uint32_t phase)
@@ -235,7 +236,7 @@ static bool run_message(tercio_call *call, tercio__slot *slot)
     tercio__at("message: done");
 done:
     tercio__call_forget_left(call);
-    note_work(call);
+    bool noted = note_work(call);
     ADD(call->words->n_chunks, 1);
     for (size_t i = 0; i < n_blocks; i++)
         if (blocks[i].offset)
@@ -246,7 +247,10 @@ done:
         free(blocks);
     call->slot = NULL;
     tercio__taker_pass(&call->taker);
-    tercio__call_ring(call, true);
+    if (noted || !call->quiet) /* so with telling: quick ones that nobody waits for share it */
+        tercio__call_ring(call, true);
+    else
+        call->owes_ring = true;
     return go_on;
 }
 
@@ -331,6 +335,8 @@ static void leave(tercio_call *call)
     static const tercio_host nobody = {.size = sizeof nobody};
     bool now = LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW;
     note_now(call);
+    if (call->owes_ring)
+        tercio__call_ring(call, true);
     begin_phase(call, TERCIO_STATE_EXIT);
     if (call->worked && !now && call->host->exit) {
         call->host->exit(call->user, call, call->last ? call->last->state : NULL);

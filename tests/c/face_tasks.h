@@ -29,8 +29,8 @@
 
 #include "tercio.h"
 
-enum { DOUBLE, FAIL_THIRDS, DIE, ECHO, COUNT, BLOCK, FLAKY, SHARED, WHERE, LARGE, STUCK, N_TASKS };
-enum { LARGE_IN = 50000, LARGE_OUT = 100000 };
+enum { DOUBLE, FAIL_THIRDS, DIE, ECHO, COUNT, BLOCK, FLAKY, SHARED, WHERE, LARGE, STUCK, ODD, N_TASKS };
+enum { LARGE_IN = 50000, LARGE_OUT = 100000, ODD_OUT = 5 };
 enum { LIVE, BY_SIGNAL, BY_EXIT, BY_ABORT };
 
 static inline int task_double(tercio_call *call, tercio_bytes in, void *out)
@@ -50,6 +50,18 @@ static inline int task_fail_thirds(tercio_call *call, tercio_bytes in, void *out
     if (number % 3 == 2)
         return tercio_fail(call, 7, "%d is no good", (int)number);
     return task_double(call, in, out);
+}
+
+/* Writes three bytes of its five. */
+static inline int task_odd(tercio_call *call, tercio_bytes in, void *out)
+{
+    unsigned char *bytes = out;
+    int64_t number;
+    (void)call;
+    memcpy(&number, in.data, sizeof number);
+    for (int i = 0; i < 3; i++)
+        bytes[i] = (unsigned char)(number * 7 + i);
+    return 0;
 }
 
 /* An item is how to die; what lives answers 1. */
@@ -217,6 +229,7 @@ static const tercio_task face_tasks[N_TASKS] = {
     [WHERE] = {"where", task_where, sizeof(place)},
     [LARGE] = {"large", task_large, LARGE_OUT},
     [STUCK] = {"stuck", task_stuck, 0},
+    [ODD] = {"odd", task_odd, ODD_OUT},
 };
 static const tercio_table face_table = {.size = sizeof face_table,
                                         .task_size = sizeof(tercio_task),

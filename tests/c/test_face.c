@@ -43,6 +43,43 @@ static void map_of_all_sizes(void **state)
     tercio_close(pool);
 }
 
+/* What is replied is nobody's, where an answer has no place; that it came counts. */
+static void replies_without_a_place(void **state)
+{
+    static const size_t chunks[] = {0, 1, 50};
+    enum { N = 2000 };
+    tercio_pool *pool = open_pool(state, 2);
+    int64_t *in = numbers(N);
+    for (size_t k = 0; k < sizeof chunks / sizeof *chunks; k++) {
+        tercio_map_options options = {.size = sizeof options, .chunk = chunks[k]};
+        assert_int_equal(tercio_map(pool, ECHO, in, sizeof *in, N, NULL, &options, NULL), 0);
+    }
+    free(in);
+    tercio_close(pool);
+}
+
+/* Answers that fill no word, side by side: none is written over its neighbour. */
+static void answers_of_odd_sizes(void **state)
+{
+    static const size_t chunks[] = {0, 1, 50};
+    enum { N = 3001 };
+    tercio_pool *pool = open_pool(state, 2);
+    int64_t *in = numbers(N);
+    unsigned char(*out)[ODD_OUT] = malloc((N + 1) * sizeof *out);
+    for (size_t k = 0; k < sizeof chunks / sizeof *chunks; k++) {
+        tercio_map_options options = {.size = sizeof options, .chunk = chunks[k]};
+        memset(out, 0xee, (N + 1) * sizeof *out);
+        assert_int_equal(tercio_map(pool, ODD, in, sizeof *in, N, out, &options, NULL), 0);
+        for (int i = 0; i < N; i++)
+            for (int b = 0; b < ODD_OUT; b++)
+                assert_int_equal(out[i][b], b < 3 ? (unsigned char)(i * 7 + b) : 0); /* the rest came zeroed */
+        assert_int_equal(out[N][0], 0xee);
+    }
+    free(in);
+    free(out);
+    tercio_close(pool);
+}
+
 static void more_workers_than_items(void **state)
 {
     tercio_pool *pool = open_pool(state, 5);
@@ -431,6 +468,8 @@ int main(int argc, char **argv)
 {
     static const face_test tests[] = {
         FACE_TEST(map_of_all_sizes),
+        FACE_TEST(replies_without_a_place),
+        FACE_TEST(answers_of_odd_sizes),
         FACE_TEST(more_workers_than_items),
         FACE_TEST(few_at_a_time),
         FACE_TEST(items_of_no_size),

@@ -83,7 +83,7 @@ def check_progress_bar(
     Parameters
     ----------
     wanted : bool
-        Whether there is to be a bar. If not, the options' values aren't looked at.
+        Whether there is to be a bar. If not, what is given is checked all the same.
     options : dict or None
         What the user gave for tqdm. It is not changed.
     style : str or None
@@ -104,7 +104,7 @@ def check_progress_bar(
     name = check_style(style)
     if options is not None and not isinstance(options, dict):
         raise TypeError(f"progress_bar_options must be a dict or None, not {type(options).__name__}")
-    if not wanted:
+    if not wanted and not options:
         return None
     chosen = dict(options or {})
     for key in chosen:
@@ -112,16 +112,21 @@ def check_progress_bar(
             raise TypeError(f"progress_bar_options has the key {key!r}, but names of options are str")
     for ours in ("total", "leave"):
         if ours in chosen:
-            from tercio._warn import warn
-
-            warn(f"progress_bar_options: {ours!r} is the pool's to set, the given value is not used", RuntimeWarning)
+            if wanted:
+                _warn_of(ours)
             del chosen[ours]
     chosen = {**_DEFAULTS, **chosen}
     if chosen["position"] is None:
         chosen["position"] = _DEFAULTS["position"]
     kind = get_tqdm(name)
     _try_out(get_tqdm("std") if name == "notebook" else kind, chosen)  # a widget would stay behind
-    return name, chosen
+    return (name, chosen) if wanted else None
+
+
+def _warn_of(option: str) -> None:
+    from tercio._warn import warn
+
+    warn(f"progress_bar_options: {option!r} is the pool's to set, the given value is not used", RuntimeWarning)
 
 
 def _try_out(kind: Any, options: dict[str, Any]) -> None:

@@ -64,6 +64,8 @@ def test_pool_parameters(given, error, name):
         ({"progress_bar_options": 3}, TypeError, "progress_bar_options"),
         ({"progress_bar_style": "foo"}, ValueError, "progress_bar_style"),
         ({"progress_bar": True, "progress_bar_options": {"position": "a"}}, TypeError, "position"),
+        ({"progress_bar_options": {"position": "a"}}, TypeError, "position"),
+        ({"progress_bar_options": {"bla": 2}}, KeyError, "bla"),
         ({"progress_bar": True, "progress_bar_options": {1: 2}}, TypeError, "progress_bar_options"),
         ({"progress_bar": True, "progress_bar_options": {"bla": 2}}, KeyError, "bla"),
         ({"on_worker_death": "ignore"}, ValueError, "on_worker_death"),

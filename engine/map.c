@@ -186,7 +186,7 @@ int tercio_map(tercio_pool *pool, unsigned task, const void *in, size_t in_size,
         map.run->landing.out = map.out;
         map.run->landing.size = map.out_size;
         error = go(&map);
-        map.good += map.run->landing.n;
+        map.good += error ? 0 : map.run->landing.n;
         tercio_run_close(map.run);
     }
     if (error) {

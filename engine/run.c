@@ -126,7 +126,7 @@ int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *)
     if (result)
         return result;
     tercio_pool *pool = run->pool;
-    tercio__worker *worker;
+    tercio__worker *worker = NULL;
     tercio_message message = {.size = sizeof message};
 
     tercio__lock(pool);

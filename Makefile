@@ -112,7 +112,7 @@ soak:
 bench:
 	@tools/setup.sh build
 	@bench/setup.sh
-	@bench/.venv/bin/python bench/run.py $(if $(QUICK),--quick) $(CASE)
+	@bench/.venv/bin/python bench/run.py $(if $(QUICK),--quick) $(if $(AGAIN),--again) $(CASE)
 
 check:
 	@tools/setup.sh build test check

@@ -42,6 +42,12 @@ def case(found: dict[str, Any]) -> str:
     parts = [f"### {found['case']}. {found['title']}"]
     if "failure" in found:
         return parts[0] + f"\n\n**Failed:** {found['failure']}\n"
+    if "anew" in found:
+        anew = found["anew"]
+        parts.append(
+            f"Measured anew after the whole run: commit {anew['commit']}, {anew['when']}. "
+            f"Load before: {anew['load before']:.1f}."
+        )
     if found["goals"]:
         parts.append(_table(["goal", "asked", "reached", ""], [_goal(goal) for goal in found["goals"]]))
     for table in found["tables"]:

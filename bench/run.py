@@ -22,6 +22,10 @@ import time
 from importlib import import_module, metadata
 from pathlib import Path
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent
 CASES = {
@@ -109,11 +113,22 @@ def in_own_process(number: int, quick: bool, scratch: Path) -> dict[str, object]
     return found
 
 
+def put_into(last: dict[str, Any], anew: dict[str, Any]) -> dict[str, object]:
+    """The last whole run with some of its cases measured anew; each of those says when, and of what."""
+    machine = anew["machine"]
+    places = {case["case"]: i for i, case in enumerate(last["cases"])}
+    for case in anew["cases"]:
+        case["anew"] = {name: machine[name] for name in ("commit", "when", "load before")}
+        last["cases"][places[case["case"]]] = case
+    return last
+
+
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(description="Measure tercio beside others.")
     parser.add_argument("cases", nargs="*", type=int, help="numbers; none: all")
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--again", action="store_true", help="put these cases in their places in the last whole run")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -144,6 +159,8 @@ def main() -> int:
     whole = not options.cases
     results = HERE / "results"
     results.mkdir(exist_ok=True)
+    if options.again and not options.quick and not whole:
+        data, whole = put_into(json.loads((results / "latest.json").read_text()), data), True
     name = "latest.json" if whole and not options.quick else "quick.json" if whole else "some.json"
     (results / name).write_text(json.dumps(data, indent=1) + "\n")
     if whole and not options.quick:

@@ -45,6 +45,7 @@ CASES = {
     14: ("Idle", "case_latency", "idle"),
     15: ("The C face", "case_c", "c_face"),
     16: ("A dashboard that listens", "case_dashboard", "dashboard"),
+    17: ("More tasks, more workers", "case_scale", "scale"),
 }
 BOUND = 3600  # seconds for a case: against a hang
 
@@ -116,10 +117,11 @@ def in_own_process(number: int, quick: bool, scratch: Path) -> dict[str, object]
 def put_into(last: dict[str, Any], anew: dict[str, Any]) -> dict[str, object]:
     """The last whole run with some of its cases measured anew; each of those says when, and of what."""
     machine = anew["machine"]
-    places = {case["case"]: i for i, case in enumerate(last["cases"])}
+    cases = {case["case"]: case for case in last["cases"]}
     for case in anew["cases"]:
         case["anew"] = {name: machine[name] for name in ("commit", "when", "load before")}
-        last["cases"][places[case["case"]]] = case
+        cases[case["case"]] = case
+    last["cases"] = [cases[number] for number in sorted(cases)]
     return last
 
 

@@ -51,7 +51,7 @@ def scale(case: Case) -> None:
     most, least = f"{lengths[-1]:,} tasks", f"{lengths[0]:,} tasks"
     case.at_most(f"{most} / {least}: time a task", ratio(samples, most, least), 1.2)
 
-    numbers = (1, 2, 8, 32, 128)
+    numbers = (2, 128) if case.quick else (1, 2, 8, 32, 128)
     n = 50_000 if case.quick else 300_000
     turns = max(1, round(20e-6 * tasks.calibrate()))
     kinds = {

@@ -121,7 +121,7 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
     }
     tercio_run *run = chunk->run;
     if (lands(run, record)) {
-        if (size && run->landing.size)
+        if (run->landing.size)
             memcpy(run->landing.out + (chunk->index + chunk->done) * run->landing.size, payload, size);
         run->landing.n++;
         count_answered(chunk, 1);

@@ -46,9 +46,16 @@ static size_t answered(const mapping *map)
     return map->taken + (size_t)map->landed;
 }
 
+/* Items of the next message. */
+static size_t next_items(const mapping *map)
+{
+    size_t left = map->n - map->sent;
+    return left < map->chunk ? left : map->chunk;
+}
+
 static bool may_send(const mapping *map)
 {
-    size_t left = map->n - map->sent, more = left < map->chunk ? left : map->chunk;
+    size_t more = next_items(map);
     size_t active = map->sent - answered(map);
     return more > 0 && (map->options->max_active == 0 || active == 0 || active + more <= map->options->max_active);
 }
@@ -56,7 +63,7 @@ static bool may_send(const mapping *map)
 static bool next_message(void *user, tercio_message *message)
 {
     mapping *map = user;
-    size_t left = map->n - map->sent, k = left < map->chunk ? left : map->chunk;
+    size_t k = next_items(map);
     if (!may_send(map))
         return false;
     tercio_bytes items = {map->in + map->sent * map->in_size, k * map->in_size};
@@ -73,8 +80,7 @@ static bool next_message(void *user, tercio_message *message)
 static void message_taken(void *user)
 {
     mapping *map = user;
-    size_t left = map->n - map->sent;
-    map->sent += left < map->chunk ? left : map->chunk;
+    map->sent += next_items(map);
 }
 
 /* Returns: 1 something was sent; 0 nothing; or an error. */

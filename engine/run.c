@@ -150,7 +150,7 @@ int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *)
     for (unsigned i = 0; i < pool->n_workers && n; i++)
         if (pool->workers[i].sender.map.words)
             tercio__wake(&pool->workers[i]);
-    if (n && (run->bell_public || pool->pending))
+    if (n && pool->pending)
         tercio__arm_keeper(pool, false);
     if (n && run->timeout_ns)
         tercio__bell_ring(pool->keeper_bell); /* it sets its timer */

@@ -86,6 +86,12 @@ uint32_t tercio__fork_generation(void)
     return atomic_load(&generation);
 }
 
+uint32_t tercio_fork_generation(void)
+{
+    tercio__fork_watch(); /* or forks before the first pool would not count */
+    return tercio__fork_generation();
+}
+
 uint32_t tercio__fork_count(void)
 {
     return atomic_load(&forks);

@@ -224,6 +224,10 @@ TERCIO_API const char *tercio_method_name(tercio_method method);
 /* The CPUs that this process may use: affinity and cgroup quota, rounded up, at least 1. */
 TERCIO_API unsigned tercio_usable_cpus(void);
 
+/* Counts up in each forked child: what was made under another number is another process's.
+ * Caller: any thread. Blocks: no. */
+TERCIO_API uint32_t tercio_fork_generation(void);
+
 /* The first line of main in a program that uses spawn or forkserver: where this process was started as a worker or
  * a server it does that work and exits; else it returns at once. Caller: main, before any thread is started. */
 TERCIO_API void tercio_worker_entry(int argc, char **argv, const tercio_table *);

@@ -137,7 +137,8 @@ struct pool_object {
     tercio_pool *engine; /* NULL: finished or terminated */
     tercio_method method;
     unsigned n_workers;
-    long pid; /* of the process that owns it */
+    long pid;            /* of the process that owns it ... */
+    uint32_t generation; /* ... and its tercio_fork_generation: to read it is no system call */
     double grace, init_timeout, exit_timeout;
     bool daemon, observe;
     size_t n_left;          /* threads that could not be ended */

@@ -153,6 +153,7 @@ PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         goto fail;
     self->env = (host_env){.st = st, .interp = PyInterpreterState_Get(), .pool = self};
     self->pid = (long)getpid();
+    self->generation = tercio_fork_generation();
     self->n_workers = n_workers;
     self->daemon = daemon != 0;
     self->observe = observe != 0;

@@ -75,7 +75,7 @@ void pool_kick(PoolObject *pool)
 
 bool pool_is_foreign(const PoolObject *pool)
 {
-    return pool->pid != (long)getpid();
+    return pool->generation != tercio_fork_generation();
 }
 
 bool pool_unusable(PoolObject *pool)

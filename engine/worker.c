@@ -207,8 +207,11 @@ static bool run_message(tercio_call *call, tercio__slot *slot)
         fail_items(call);
         goto done;
     }
-    if (context == NULL)
+    if (context == NULL) {
+        note_now(call);
         call->last = context = find_context(call, slot);
+        ADD(call->words->ns_start, lap(call)); /* no item's time: what is measured says how far ahead to feed */
+    }
     if (context->failed) {
         fail_items(call);
         close_context(call, context); /* a later try may succeed: it is the item's error, not the worker's */

@@ -54,6 +54,8 @@ static void announce(tercio_pool *pool)
             tercio__sender *sender = &pool->workers[i].sender;
             uint64_t passed = tercio__sender_passed(sender), load = sender->tail - passed;
             uint64_t mark = load == 0 ? UINT64_MAX : feeding ? passed + (load + 1) / 2 : sender->tail;
+            if (load == 0 && pool->workers[i].restarts && !pool->workers[i].alive)
+                mark = 0; /* when it lives, it can have some of what was queued for others meanwhile */
             atomic_store_explicit(&sender->map.words->low_water, mark, memory_order_relaxed);
         }
     }

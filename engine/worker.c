@@ -329,7 +329,7 @@ static bool enter(tercio_call *call)
         return false;
     }
     (void)tercio__call_send(call, TERCIO__REC_ALIVE, 0, 0, NULL, 0);
-    tercio__call_ring(call, false);
+    tercio__call_ring(call, true);
     return true;
 }
 

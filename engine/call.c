@@ -94,7 +94,7 @@ static bool spin(tercio_call *call, bool (*ready)(tercio_call *))
     return false;
 }
 
-void tercio__call_sleep(tercio_call *call, bool (*ready)(tercio_call *))
+void tercio__call_sleep(tercio_call *call, uint32_t asleep, bool (*ready)(tercio_call *))
 {
     tercio__channel *words = call->words;
     /* A thread that looks must not hold what the thread that it waits for needs. */
@@ -106,7 +106,7 @@ void tercio__call_sleep(tercio_call *call, bool (*ready)(tercio_call *))
     while (!pause_first || !spin(call, ready)) {
         pause_first = false;
         uint32_t seen = LOAD(words->bell, relaxed);
-        STORE(words->asleep, 1, seq_cst); /* B1 */
+        STORE(words->asleep, asleep, seq_cst); /* B1 */
         atomic_thread_fence(memory_order_seq_cst);
         tercio__at("sleep: announced");
         if (ready(call))
@@ -116,7 +116,7 @@ void tercio__call_sleep(tercio_call *call, bool (*ready)(tercio_call *))
             break;
     }
     tercio__at("sleep: awake");
-    STORE(words->asleep, 0, relaxed); /* a wake too many is harmless */
+    STORE(words->asleep, TERCIO__AWAKE, relaxed); /* a wake too many is harmless */
     if (call->host->resume)
         call->host->resume(call->user, call);
     if (!ready(call) && call->host->signals)
@@ -156,7 +156,7 @@ static void wait_for_readers(tercio_call *call, uint64_t bytes)
         if (LOAD(call->words->stop, acquire) == TERCIO__STOP_NOW)
             return;
         ring_whoever_listens(call);
-        tercio__call_sleep(call, room_ready);
+        tercio__call_sleep(call, TERCIO__ASLEEP_FOR_ROOM, room_ready);
     }
 }
 
@@ -197,7 +197,7 @@ int tercio__call_send(tercio_call *call, int kind, int status, int code, const t
         }
         ring_whoever_listens(call);
         tercio__at("send: no room");
-        tercio__call_sleep(call, room_ready);
+        tercio__call_sleep(call, TERCIO__ASLEEP_FOR_ROOM, room_ready);
     }
     record->kind = (uint16_t)kind;
     record->n_blocks = (uint16_t)n_blocks;

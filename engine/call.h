@@ -73,8 +73,8 @@ void tercio__call_send_left(tercio_call *, int kind, int status);
 void tercio__call_forget_left(tercio_call *);
 /* B2: rings the parent if it wants to hear; `passed`: a message was finished. */
 void tercio__call_ring(tercio_call *, bool passed);
-/* Sleeps until there may be something to do. */
-void tercio__call_sleep(tercio_call *, bool (*ready)(tercio_call *));
+/* Sleeps until there may be something to do; `asleep`: TERCIO__ASLEEP or TERCIO__ASLEEP_FOR_ROOM. */
+void tercio__call_sleep(tercio_call *, uint32_t asleep, bool (*ready)(tercio_call *));
 void tercio__call_phase(tercio_call *, uint32_t phase);
 /* As tercio__view_open, of the pool's file. Ends a process whose descriptor of that was closed by a task. */
 int tercio__call_open(tercio_call *, const tercio_block *, tercio_view *);

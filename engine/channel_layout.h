@@ -64,7 +64,7 @@
  * channel.up_told      worker                parent      release/acquire: never ahead of up_tail
  * channel.bell         parent, own signal    worker      seq_cst (B2): the word it sleeps on
  *                      handlers: fetch_add
- * channel.asleep       worker sets, parent   both        seq_cst (B1/B2)
+ * channel.asleep       worker sets, parent   both        seq_cst (B1/B2): what it sleeps for, TERCIO__ASLEEP...
  *                      clears by exchange
  * channel.phase        worker                parent      release/acquire: TERCIO_STATE_...
  * channel.item_*       worker                parent      release/acquire: which item runs since when
@@ -93,6 +93,8 @@
 enum { TERCIO__EMPTY, TERCIO__READY, TERCIO__TAKEN, TERCIO__REVOKED }; /* low two bits of slot.word */
 enum { TERCIO__GATE_CLOSED, TERCIO__GATE_OPEN, TERCIO__GATE_DEAD };
 enum { TERCIO__STOP_NO, TERCIO__STOP_DRAINED, TERCIO__STOP_NOW }; /* when the ring is empty; before the next item */
+/* channel.asleep. Who sleeps for work wakes for anything but room: it has all that it may want. */
+enum { TERCIO__AWAKE, TERCIO__ASLEEP, TERCIO__ASLEEP_FOR_ROOM };
 /* caller_wants, keeper_wants: what is wanted, in the low bits, and above them the number of the announcement. */
 enum { TERCIO__WANT_NOTHING, TERCIO__WANT_LOW_WATER, TERCIO__WANT_ANY };
 #define TERCIO__WANTS 3u

@@ -308,9 +308,12 @@ static void reclaim(tercio__worker *worker, uint64_t passed)
         if (worker->told_at && worker->told_sequence == sequence)
             worker->told_at = 0;
     }
+    tercio_pool *pool = worker->pool;
     uint64_t load = sender->tail - sender->reclaimed;
-    if (load < worker->pool->level)
-        worker->pool->level = (unsigned)load;
+    if (load < pool->level)
+        pool->level = (unsigned)load;
+    if (load == 0 && !worker->is_kept)
+        pool->is_spread = false;
 }
 
 /* ---- The pump ------------------------------------------------------------------------------------------------------- */
@@ -346,7 +349,7 @@ void tercio__pump_worker(tercio__worker *worker)
     if (passed > sender->reclaimed)
         reclaim(worker, passed);
     if (read)
-        tercio__wake(worker); /* it may wait for room */
+        tercio__wake_for_room(worker);
 }
 
 void tercio__pump(tercio_pool *pool)

@@ -25,45 +25,34 @@ static inline bool accepts(const tercio__worker *worker)
     return worker->state == TERCIO_STATE_START && !worker->goodbye;
 }
 
-bool tercio__is_asleep(const tercio__worker *worker)
+static inline bool can_take(const tercio__worker *worker, const tercio_run *run, uint64_t bytes)
 {
-    return atomic_load_explicit(&worker->sender.map.words->asleep, memory_order_relaxed) != 0;
-}
-
-void tercio__wake(tercio__worker *worker)
-{
-    tercio__channel *words = worker->sender.map.words;
-    atomic_thread_fence(memory_order_seq_cst); /* B2: what was published comes before this look */
-    if (atomic_load_explicit(&words->asleep, memory_order_relaxed) &&
-        atomic_exchange_explicit(&words->asleep, 0, memory_order_seq_cst)) {
-        tercio__at("wake: owed");
-        atomic_fetch_add_explicit(&words->bell, 1, memory_order_seq_cst);
-        tercio__word_wake(&words->bell);
-        tercio__at("wake: woken");
-    }
+    return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes);
 }
 
 /* ---- Choosing --------------------------------------------------------------------------------------------------- */
 
-static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, bool latency)
+/* While one message follows another, those that are kept awake (wakes.c) get what goes beyond everybody's next one. */
+static tercio__worker *next_kept(tercio_run *run, uint32_t n_items)
+{
+    const tercio_pool *pool = run->pool;
+    return run->more && pool->is_spread && tercio__may_wake_later(run, n_items) ? pool->kept[pool->kept_at] : NULL;
+}
+
+/* It is full as far as we know, but a look at what it has said makes room. */
+static bool is_worth_a_look(const tercio__worker *worker, const tercio_run *run, uint64_t bytes)
+{
+    return accepts(worker) && !can_take(worker, run, bytes) &&
+           tercio__sender_passed(&worker->sender) != worker->sender.reclaimed;
+}
+
+static tercio__worker *pick_least(tercio_run *run, uint64_t bytes)
 {
     tercio_pool *pool = run->pool;
-    unsigned n = pool->n_workers;
-
-    if (run->options.in_turn) {
-        tercio__worker *worker = &pool->workers[turn % n];
-        return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes)
-                   ? worker
-                   : NULL;
-    }
-    if (latency) { /* the worker that was busy last may still be looking: no wake */
-        tercio__worker *worker = &pool->workers[pool->last_active];
-        if (accepts(worker) && is_free(worker) && tercio__sender_has_room(&worker->sender, bytes))
-            return worker;
-    }
     tercio__worker *best = NULL;
     uint64_t least = run->depth;
-    for (unsigned i = 0; i < n; i++) {
+    unsigned n = pool->n_workers, i;
+    for (i = 0; i < n; i++) {
         unsigned at = pool->turn + i < n ? pool->turn + i : pool->turn + i - n;
         tercio__worker *worker = &pool->workers[at];
         uint64_t load = load_of(worker);
@@ -77,8 +66,33 @@ static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, bool
     if (best) {
         pool->turn = best->index + 1 < n ? best->index + 1 : 0;
         pool->level = (unsigned)least;
+        pool->is_spread |= i == n && least > 0;
     }
     return best;
+}
+
+/* kept: what next_kept says, or NULL. */
+static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, tercio__worker *kept)
+{
+    tercio_pool *pool = run->pool;
+    if (run->options.in_turn) {
+        tercio__worker *worker = &pool->workers[turn % pool->n_workers];
+        return can_take(worker, run, bytes) ? worker : NULL;
+    }
+    if (kept && can_take(kept, run, bytes)) {
+        tercio__next_kept(pool);
+        return kept;
+    }
+    if (kept && is_worth_a_look(kept, run, bytes))
+        return NULL;
+    if (kept)
+        tercio__not_kept(pool);             /* something holds it up */
+    if (run->options.notify || run->face) { /* the worker that was busy last may still be looking: no wake */
+        tercio__worker *worker = &pool->workers[pool->last_active];
+        if (accepts(worker) && is_free(worker) && tercio__sender_has_room(&worker->sender, bytes))
+            return worker;
+    }
+    return pick_least(run, bytes);
 }
 
 bool tercio__has_room(tercio_run *run)
@@ -93,14 +107,14 @@ bool tercio__has_room(tercio_run *run)
     if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
         return false;
     if (run->options.in_turn) {
-        tercio__worker *worker = &pool->workers[run->n_messages % pool->n_workers];
-        return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes);
+        return can_take(&pool->workers[run->n_messages % pool->n_workers], run, bytes);
     }
-    for (unsigned i = 0; i < pool->n_workers; i++) {
-        tercio__worker *worker = &pool->workers[i];
-        if (accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes))
+    const tercio__worker *kept = next_kept(run, (uint32_t)items);
+    if (kept && is_worth_a_look(kept, run, bytes))
+        return false;
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        if (can_take(&pool->workers[i], run, bytes))
             return true;
-    }
     return false;
 }
 
@@ -128,12 +142,15 @@ static void send(tercio__worker *worker, const tercio__chunk *like, const tercio
     worker->pool->last_active = worker->index;
 }
 
+bool tercio__is_quiet(const tercio_run *run)
+{
+    return run->options.low_water && !run->options.notify && !run->bell_public;
+}
+
 static uint32_t flags_of(const tercio_run *run)
 {
     uint32_t flags = run->timeout_ns || run->pool->options.observe ? TERCIO__TIMED : 0;
-    if (run->options.low_water && !run->options.notify && !run->bell_public)
-        flags |= TERCIO__QUIET;
-    return flags;
+    return tercio__is_quiet(run) ? flags | TERCIO__QUIET : flags;
 }
 
 static void describe(const tercio__chunk *chunk, tercio__letter *letter)
@@ -225,7 +242,8 @@ int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__wor
         return 0;
     if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
         return 0;
-    tercio__worker *worker = pick(run, run->n_messages, bytes, run->options.notify || run->face);
+    run->more = message->size > offsetof(tercio_message, more) && message->more;
+    tercio__worker *worker = pick(run, run->n_messages, bytes, next_kept(run, message->n_items));
     if (worker == NULL)
         return 0;
 
@@ -304,7 +322,7 @@ void tercio__dispatch_pending(tercio_pool *pool)
         describe(chunk, &letter);
         letter.blocks = (const tercio_block *)(const void *)chunk->copy;
         letter.head = (tercio_bytes){chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size};
-        tercio__worker *worker = pick(chunk->run, chunk->turn, tercio__letter_bytes(&letter), false);
+        tercio__worker *worker = pick(chunk->run, chunk->turn, tercio__letter_bytes(&letter), NULL);
         if (worker == NULL)
             return; /* in order: what is behind it waits as well */
         send(worker, chunk, &letter);
@@ -447,18 +465,21 @@ void tercio__take_back(tercio_pool *pool, tercio_run *run)
 {
     for (unsigned i = 0; i < pool->n_workers; i++) {
         tercio__worker *worker = &pool->workers[i];
+        bool revoked = false;
         if (worker->state != TERCIO_STATE_START)
             continue;
         for (uint64_t s = worker->sender.tail; s-- > worker->sender.reclaimed;) {
             tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
             if (chunk->over || (run && chunk->run != run) || !tercio__sender_revoke(&worker->sender, s))
                 continue;
+            revoked = true;
             const unsigned char *bytes = tercio__sender_bytes(&worker->sender, s);
             tercio__garbage(pool, bytes + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, chunk->n_items,
                             chunk->done, false);
             tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)bytes, TERCIO__BLOCKS_FREE);
         }
-        tercio__wake(worker); /* so that it passes them, and their room comes back */
+        if (revoked)
+            tercio__wake(worker); /* so that it passes them, and their room comes back */
     }
 }
 
@@ -474,11 +495,25 @@ static uint64_t count_live(const tercio__worker *worker, uint64_t *front)
     return n;
 }
 
+/* Where input is still to come, that will reach an idle worker sooner than what was queued for another. */
+static bool may_move(const tercio_run *run)
+{
+    return !run->options.in_turn && (run->ended || run->options.notify);
+}
+
+static bool may_move_any(const tercio_pool *pool)
+{
+    for (const tercio_run *run = pool->runs; run; run = run->next)
+        if (run->n_chunks && may_move(run))
+            return true;
+    return false;
+}
+
 /* Never the message in front: a worker that is still starting, or just wakes, is to get its first one (tasks may wait
  * for each other). One that was revoked counts no more, or the next look would take the one before it, too. */
 void tercio__balance(tercio_pool *pool)
 {
-    if (pool->pending)
+    if (pool->pending || !may_move_any(pool))
         return;
     for (unsigned i = 0; i < pool->n_workers; i++) {
         tercio__worker *idle = &pool->workers[i], *loaded = NULL;
@@ -496,11 +531,10 @@ void tercio__balance(tercio_pool *pool)
         }
         if (loaded == NULL)
             return;
+        bool moved = false;
         for (uint64_t left = most / 2, s = loaded->sender.tail; left > 0 && --s > front;) {
             tercio__chunk *chunk = &loaded->inflight[s % TERCIO__SLOTS];
-            /* Where input is still to come, that will reach the idle one sooner. */
-            if (chunk->over || chunk->run == NULL || chunk->run->options.in_turn ||
-                !(chunk->run->ended || chunk->run->options.notify))
+            if (chunk->over || chunk->run == NULL || !may_move(chunk->run))
                 continue;
             if (!tercio__sender_revoke(&loaded->sender, s))
                 break; /* and all before it are taken too */
@@ -508,7 +542,10 @@ void tercio__balance(tercio_pool *pool)
             if (tercio__requeue(loaded, s, false))
                 return;
             left--;
+            moved = true;
         }
+        if (!moved)
+            continue;
         tercio__wake(loaded);
         tercio__dispatch_pending(pool);
     }

@@ -89,6 +89,8 @@ struct tercio__worker {
     uint64_t past_tasks, past[5]; /* counters of those that were this worker before */
     tercio__past past_longest[TERCIO__TOP];
     uint64_t begun; /* when it was started */
+    bool is_kept;   /* has a place in pool->kept */
+    bool owed;      /* a wake that was put off */
 };
 
 /* Results on their way to the caller: pages of entries. Filled under the lock, then handed over whole. */
@@ -118,6 +120,7 @@ struct tercio_run {
     uint64_t n_answered;
     uint64_t n_chunks; /* messages in rings and on pending */
     bool ended, stopped;
+    bool more;              /* its last message was pushed with another one to follow at once */
     int error;              /* of the run, after all results */
     tercio__inbox incoming; /* under the lock */
     tercio__inbox current;  /* the caller's */
@@ -161,7 +164,13 @@ struct tercio_pool {
     unsigned n_workers, n_live;
     tercio__worker *workers;
     unsigned turn, level; /* dispatch.c */
+    bool is_spread;       /* every worker that isn't kept has a message */
     unsigned last_active;
+    tercio__worker **kept; /* wakes.c: those that are kept awake while more messages follow */
+    unsigned n_kept, kept_at;
+    bool counted_cpus;      /* kept is NULL because each worker has one */
+    uint64_t n_put_off;     /* messages since the first whose wake was put off, that included; 0: none was */
+    uint64_t put_off_since; /* when that was */
 
     tercio_run *runs;
     tercio__chunk *pending, **pending_end;
@@ -244,9 +253,27 @@ void tercio__garbage(tercio_pool *, const void *head, size_t size, uint32_t n_it
 void tercio__drop_garbage(tercio_pool *); /* not under the lock */
 /* True when some worker could take a message of this run now. */
 bool tercio__has_room(tercio_run *);
-void tercio__wake(tercio__worker *);
+/* Nobody waits for the single answers of this run. */
+bool tercio__is_quiet(const tercio_run *);
+
+/* ---- wakes.c ------------------------------------------------------------------------------------------------------ */
+
+/* What was published for it comes first. Under the lock, or where the worker's channel stays. */
+void tercio__wake(const tercio__worker *);
+/* Room in its up ring was given back: only if it waits for that. */
+void tercio__wake_for_room(const tercio__worker *);
 /* A hint: tercio__wake is sure. */
 bool tercio__is_asleep(const tercio__worker *);
+/* More messages follow at once, and one of n_items is so quick that its wake may be put off. Under the lock. */
+bool tercio__may_wake_later(tercio_run *, uint32_t n_items);
+/* ... the one for what `worker` has just got, until tercio__wake_owed. Under the lock. Returns: false when it may not, and
+ * is the caller's to do. */
+bool tercio__wake_later(tercio_run *, tercio__worker *, uint32_t n_items);
+/* Those that are kept awake get messages in turn; the one whose turn it is loses its place. */
+void tercio__next_kept(tercio_pool *);
+void tercio__not_kept(tercio_pool *);
+/* Wakes all whose wake was put off. Under the lock. */
+void tercio__wake_owed(tercio_pool *);
 
 /* ---- inbox.c: results on their way ------------------------------------------------------------------------------ */
 

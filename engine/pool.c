@@ -453,6 +453,7 @@ static void free_memory(tercio_pool *pool)
         tercio__owned_close(own[i], pool->fork_generation);
     free(pool->dead_ranges);
     free(pool->workers);
+    free(pool->kept);
     pthread_cond_destroy(&pool->keeper_moves);
     pthread_mutex_destroy(&pool->lock);
     free(pool);

@@ -102,6 +102,11 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
     if (result == 0 && wait_in_pool && (result = tercio__defer(run, message)) == 0)
         result = 1;
     bool attended = message->size > offsetof(tercio_message, attended) && message->attended;
+    bool more = message->size > offsetof(tercio_message, more) && message->more;
+    if (more && wake && tercio__wake_later(run, wake, message->n_items))
+        wake = NULL;
+    else if (!more)
+        tercio__wake_owed(pool);
     if ((run->options.notify && !attended) || run->bell_public || pool->pending)
         tercio__arm_keeper(pool, false);
     if (run->timeout_ns && result == 1)
@@ -118,7 +123,7 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
 
 enum { PUSHES = 1024 }; /* messages under one lock */
 
-/* Workers that sleep are woken as soon as they have a message, the others are looked at once, at the end. */
+/* Workers that sleep are woken as soon as they have a message (or later), the others are looked at once, at the end. */
 int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *), void (*taken)(void *user), void *user,
                      uint64_t *landed)
 {
@@ -127,7 +132,7 @@ int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *)
         return result;
     tercio_pool *pool = run->pool;
     tercio__worker *worker = NULL;
-    tercio_message message = {.size = sizeof message};
+    tercio_message message = {.size = sizeof message, .more = true};
 
     tercio__lock(pool);
     result = may_push(run);
@@ -136,7 +141,7 @@ int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *)
         if (result == 1) {
             taken(user);
             n++;
-            if (tercio__is_asleep(worker))
+            if (!tercio__wake_later(run, worker, message.n_items) && tercio__is_asleep(worker))
                 tercio__wake(worker);
             result = 0;
         } else if (result == 0 && !pumped) {
@@ -148,7 +153,7 @@ int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *)
         }
     }
     for (unsigned i = 0; i < pool->n_workers && n; i++)
-        if (pool->workers[i].sender.map.words)
+        if (pool->workers[i].sender.map.words && !pool->workers[i].owed)
             tercio__wake(&pool->workers[i]);
     if (n && pool->pending)
         tercio__arm_keeper(pool, false);
@@ -181,8 +186,18 @@ void tercio_run_end(tercio_run *run)
         return;
     tercio__lock(run->pool);
     run->ended = true;
+    tercio__wake_owed(run->pool);
     if (run->waits)
         tercio__run_ring(run);
+    tercio__unlock(run->pool);
+}
+
+void tercio_run_flush(tercio_run *run)
+{
+    if (tercio__run_check(run))
+        return;
+    tercio__lock(run->pool);
+    tercio__wake_owed(run->pool);
     tercio__unlock(run->pool);
 }
 
@@ -253,6 +268,8 @@ int tercio__run_next(tercio_run *run, double timeout, tercio_result *result)
     uint64_t deadline = timeout > 0 ? tercio__deadline(timeout) : 0;
     for (;;) {
         tercio__lock(pool);
+        if (timeout != 0)
+            tercio__wake_owed(pool);
         if (tercio__inbox_empty(&run->incoming))
             tercio__pump(pool);
         if (!tercio__inbox_empty(&run->incoming)) {

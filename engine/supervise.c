@@ -293,6 +293,8 @@ static int start_worker(tercio__worker *worker, bool again)
         worker->restarts += again;
         worker->state = TERCIO_STATE_START; /* messages may come before it lives */
         pool->n_live++;
+        pool->is_spread = false;
+        pool->level = 0;
     }
     tercio__unlock(pool);
     if (error)

@@ -168,6 +168,7 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
     bool spun = false, drove = false;
 
     tercio__lock(pool);
+    tercio__wake_owed(pool);
     for (;;) {
         tercio__pump(pool);
         if (tercio__host_has_news(pool) && (!run->options.notify || tercio__inbox_empty(&run->incoming)))
@@ -244,6 +245,7 @@ int tercio__pool_wait(tercio_pool *pool, uint64_t deadline)
 {
     int result = 0;
     bool drives = !pool->driver;
+    tercio__wake_owed(pool);
     /* Two sleepers on one bell would take each other's rings. */
     if (!drives && pool->pool_bell < 0 && (pool->pool_bell = tercio__owned(tercio__bell_create())) < 0) {
         pool->pool_bell = -1;

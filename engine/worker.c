@@ -288,7 +288,7 @@ static void work(tercio_call *call)
             note_now(call);
             tercio__call_phase(call, TERCIO_STATE_WAIT);
             trim(call);
-            tercio__call_sleep(call, work_ready);
+            tercio__call_sleep(call, TERCIO__ASLEEP, work_ready);
             ADD(call->words->ns_wait, lap(call));
             break;
         case TERCIO__TAKE_REVOKED:

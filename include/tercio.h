@@ -345,6 +345,9 @@ typedef struct {
     const tercio_bytes *parts;
     size_t n_parts; /* at least 1 */
     bool attended;  /* whoever pushes waits for the result right away (tercio_wait): host->notify has nothing to tell */
+    bool more; /* whoever pushes will push again at once, or call tercio_run_flush before it does anything else that
+                       may take long (tercio_wait, tercio_next with a timeout, tercio_run_end and tercio_run_close flush
+                       by themselves): where the run's messages are quick, workers may be woken for several at a time */
 } tercio_message;
 
 /* A large part where it was received. */
@@ -439,6 +442,10 @@ TERCIO_API void tercio_run_interrupt(tercio_run *);
 /* The host has not waited after all for what it pushed as `attended`: it is told of the result. Caller: any thread.
  * Blocks: no. */
 TERCIO_API void tercio_run_unattended(tercio_run *);
+
+/* After messages that were pushed with `more`: no other one follows for now, and every worker that has any is to begin.
+ * Caller: any thread. Blocks: no. */
+TERCIO_API void tercio_run_flush(tercio_run *);
 
 /* How many items of the run are answered, those included whose results tercio_next has not handed out yet.
  * Caller: as tercio_next. Blocks: no. Returns: the number; 0 once the pool is gone. */

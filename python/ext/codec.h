@@ -46,7 +46,9 @@ struct encoder {
     tercio_bytes *parts; /* parts[0] is set by encoder_parts */
     PyObject **owners;   /* of parts[i] */
     size_t n_parts, part_capacity;
-    PyObject *collector; /* the buffer_callback */
+    PyObject *collector;               /* the buffer_callback */
+    void (*before_pickle)(void *user); /* may be NULL: what it runs may take long */
+    void *user;
 };
 
 int encoder_init(encoder *, core_state *, int serializer); /* 0, or -1 with an exception; fini is safe after either */
@@ -85,6 +87,13 @@ buffers buffers_of_chunk(core_state *, tercio_call *, const tercio_chunk *);
 
 /* The value in a head; its buffers are those from `first` on. Returns a new reference or NULL with an exception. */
 PyObject *decode_value(core_state *, int serializer, const void *head, size_t size, const buffers *, size_t first);
+
+/* To decode it runs others' code. */
+static inline bool codec_is_pickle(const void *head, size_t size)
+{
+    char tag = size ? *(const char *)head : 0;
+    return tag == 'p' || tag == 'P' || tag == 'Q';
+}
 
 /* Steps through framed items. Returns false, with an exception, when the bytes make no sense. */
 typedef struct {

@@ -345,6 +345,8 @@ static int encode_pickle(encoder *e, PyObject *v)
     PyObject *dumps = core_function(st, FN_PICKLE_DUMPS + 2 * e->serializer);
     if (dumps == NULL)
         return -1;
+    if (e->before_pickle)
+        e->before_pickle(e->user);
     PyObject *stack[4] = {NULL, v, st->five, e->collector};
     /* dill's pickler is given no buffer callback: its own reducers don't expect one. */
     PyObject *keywords = e->serializer == SERIALIZER_DILL ? NULL : st->kw_buffer_callback;

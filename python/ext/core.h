@@ -284,6 +284,13 @@ static inline core_state *core_of_type(PyTypeObject *type)
 /* For types that only this module makes. */
 PyObject *core_no_new(PyTypeObject *, PyObject *, PyObject *);
 
+/* True where nobody else can want the GIL. */
+static inline bool core_is_only_thread(void)
+{
+    PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    return first != NULL && PyThreadState_Next(first) == NULL;
+}
+
 static inline double core_now(void)
 {
     struct timespec t;

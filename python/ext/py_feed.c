@@ -23,6 +23,30 @@ void run_drop_pending(RunObject *r)
     encoder_reset(&r->encoder);
 }
 
+void run_flush(RunObject *r)
+{
+    if (r->owes && r->run != NULL && !pool_is_foreign(r->pool))
+        tercio_run_flush(r->run);
+    r->owes = false;
+}
+
+static void before_pickle(void *run)
+{
+    run_flush(run);
+}
+
+void run_feed_prepare(RunObject *r)
+{
+    static const PyTypeObject *const plain[] = {
+        &PyListIter_Type, &PyTupleIter_Type,   &PyRangeIter_Type,     &PyLongRangeIter_Type,
+        &PySetIter_Type,  &PyDictIterKey_Type, &PyDictIterValue_Type, &PyDictIterItem_Type,
+    };
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        r->plain |= Py_TYPE(r->items) == plain[i];
+    r->encoder.before_pickle = before_pickle;
+    r->encoder.user = r;
+}
+
 static uint64_t chunk_next(RunObject *r)
 {
     if (r->adapt) {
@@ -59,6 +83,7 @@ static int encode_element(RunObject *r, PyObject *item)
             return -1;
         PyErr_Clear();
     }
+    run_flush(r); /* the iterator may be anybody's */
     PyObject *tuple = PySequence_Tuple(item);
     if (tuple == NULL)
         return -1;
@@ -193,6 +218,7 @@ int run_feed(RunObject *r)
             .cookie = r->message_index,
             .parts = encoder_parts(&r->encoder),
             .n_parts = r->encoder.n_parts,
+            .more = r->plain,
         };
         int error = tercio_push(r->run, &message, false);
         if (error == 0) {
@@ -209,6 +235,7 @@ int run_feed(RunObject *r)
             return -1;
         }
         r->pending = false;
+        r->owes = r->plain;
         pushed++;
     }
     return pushed;

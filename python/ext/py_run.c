@@ -12,8 +12,9 @@
  */
 #include "run.h"
 
-#define FRESH 50e-6 /* seconds for which handing out beats looking */
-#define HOG 2e-3    /* seconds after which another thread gets the GIL if it wants it */
+#define FRESH 50e-6   /* seconds for which handing out beats looking */
+#define HOG 2e-3      /* seconds after which another thread gets the GIL if it wants it ... */
+#define LONGEST 20e-3 /* ... and signals are looked at, where there is no other thread */
 
 /* ---- Opening and closing ---------------------------------------------------------------------------------------- */
 
@@ -85,6 +86,7 @@ static int open_run(RunObject *r)
     if (encoder_init(&r->encoder, r->pool->env.st, r->call->serializer) < 0 ||
         call_open_run(r->call, r->pool, &options, &r->run) < 0)
         return -1;
+    run_feed_prepare(r);
     r->listed = true;
     r->next = r->pool->runs;
     if (r->next != NULL)
@@ -109,6 +111,13 @@ int run_place(RunObject *r, uint64_t index, PyObject *value)
     return 0;
 }
 
+static PyObject *read_value(RunObject *r, const void *head, size_t size, const buffers *beside)
+{
+    if (codec_is_pickle(head, size))
+        run_flush(r);
+    return decode_value(r->pool->env.st, r->call->serializer, head, size, beside, 0);
+}
+
 static PyObject *read_result(RunObject *r, const tercio_result *res)
 {
     core_state *st = r->pool->env.st;
@@ -118,7 +127,7 @@ static PyObject *read_result(RunObject *r, const tercio_result *res)
     answer_bytes a;
     if (answer_open(&a, st, r->run, res) < 0)
         return NULL;
-    v = decode_value(st, r->call->serializer, a.head, a.size, &a.buffers, 0);
+    v = read_value(r, a.head, a.size, &a.buffers);
     answer_close(&a);
     return v;
 }
@@ -141,6 +150,8 @@ static int settle(RunObject *r, PyObject *value, bool failed, bool of_item, uint
 static int take_single(RunObject *r, tercio_result *res)
 {
     PyObject *value = NULL, *argument = NULL;
+    if (res->status != 0)
+        run_flush(r); /* an exception is unpickled, and more */
     if (res->kind == TERCIO_KIND_EXIT)
         return pool_note_exit(r->pool, r->run, res);
     bool of_item = res->kind == TERCIO_KIND_RESULT;
@@ -166,7 +177,6 @@ static int take_single(RunObject *r, tercio_result *res)
 /* Good answers of several items, one behind the other. Returns as take_in; *row is what is left of them. */
 static int take_values(RunObject *r, const tercio_result *res, tercio_bytes *row, bool references)
 {
-    core_state *st = r->pool->env.st;
     const tercio_run *run = r->run;
     tercio_bytes answer;
     bool flag;
@@ -181,7 +191,7 @@ static int take_values(RunObject *r, const tercio_result *res, tercio_bytes *row
         if (references && answer.size == sizeof(void *))
             value = reference_at(answer.data, 0, &flag);
         else
-            value = decode_value(st, r->call->serializer, answer.data, answer.size, NULL, 0);
+            value = read_value(r, answer.data, answer.size, NULL);
         bool failed = value == NULL;
         int done = settle(r, failed ? core_take_exception() : value, failed, true, index);
         if (done != 0)
@@ -289,8 +299,10 @@ static int pass(RunObject *r, double timeout)
         return 0;
     r->looked = core_now();
     if (fed > 0 || got > 0) {
-        if (r->looked - r->released > HOG) {
+        double since = r->looked - r->released;
+        if (since > LONGEST || (since > HOG && !core_is_only_thread())) {
             r->released = r->looked;
+            run_flush(r);
             if (PyErr_CheckSignals() < 0)
                 return -1;
             Py_BEGIN_ALLOW_THREADS
@@ -421,6 +433,7 @@ static int report(RunObject *r, PyObject *progress, uint64_t *told, bool anyway)
     if (*told == r->arrived && !anyway)
         return 0;
     *told = r->arrived;
+    run_flush(r);
     PyObject *done = PyObject_CallFunction(progress, "K", (unsigned long long)r->arrived);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;

@@ -35,6 +35,8 @@ struct run_object {
     bool ordered, in_turn, adapt, return_errors;
     /* feeding */
     encoder encoder;
+    bool plain;      /* no one's code is run for the next item */
+    bool owes;       /* messages were pushed with `more` */
     bool pending;    /* the encoder holds a message that was refused */
     bool wants_room; /* the last feeding ended because the workers had none */
     bool fed;        /* no item will follow, and the engine knows */
@@ -83,8 +85,12 @@ static inline bool window_has(const window *w, uint64_t number)
 /* py_run.c: the value goes to its place; takes the reference over. */
 int run_place(RunObject *, uint64_t index, PyObject *value);
 
-/* py_feed.c: hands in what the workers have room for. Returns the number of messages, or -1 with an exception. */
+/* py_feed.c. When the encoder is there. */
+void run_feed_prepare(RunObject *);
+/* Hands in what the workers have room for. Returns the number of messages, or -1 with an exception. */
 int run_feed(RunObject *);
+/* Is called before anything of the user's runs: a worker that has a message is to begin. */
+void run_flush(RunObject *);
 /* The references of a message that was never handed in. */
 void run_drop_pending(RunObject *);
 

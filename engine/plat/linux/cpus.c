@@ -14,7 +14,7 @@
 
 enum { most_cpus = 1 << 16 };
 
-static unsigned affinity(void)
+unsigned tercio__cpus_allowed(void)
 {
     for (size_t cpus = 1024; cpus <= most_cpus; cpus *= 2) {
         cpu_set_t *set = CPU_ALLOC(cpus);
@@ -201,7 +201,7 @@ static double quota(bool v2)
 
 unsigned tercio__cpus_usable(void)
 {
-    unsigned usable = affinity();
+    unsigned usable = tercio__cpus_allowed();
     for (int v2 = 0; v2 < 2; v2++) {
         double cpus = quota(v2);
         if (cpus > 0 && cpus < usable) {

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Waking workers. To wake one costs more than a quick task does, and where there are more workers than CPUs it makes
+ * nothing faster: those that are awake have work. So while quick messages are pushed one after another
+ * (tercio_message.more), as many workers are awake as there are CPUs beside the caller's own, and the others are woken
+ * when it stops: each of them finds several messages then. The messages lie in the rings all the same, so whoever
+ * dies meanwhile leaves nothing behind that deaths.c doesn't look after.
+ */
+#include <stdlib.h>
+
+#include "fault.h"
+#include "internal.h"
+
+/* ns. Of longer messages each is worth a wake at once; of quick ones, so much work is, or so many. */
+static const double quick = 50e3, worth_a_wake = 10e3;
+enum { WORTH_A_WAKE = 32, LOOK_AT_CLOCK = 64 };
+static const uint64_t longest_put_off = 20000000; /* ns */
+
+bool tercio__is_asleep(const tercio__worker *worker)
+{
+    return atomic_load_explicit(&worker->sender.map.words->asleep, memory_order_relaxed) != TERCIO__AWAKE;
+}
+
+static void wake(tercio__channel *words)
+{
+    if (atomic_exchange_explicit(&words->asleep, TERCIO__AWAKE, memory_order_seq_cst) != TERCIO__AWAKE) {
+        tercio__at("wake: owed");
+        atomic_fetch_add_explicit(&words->bell, 1, memory_order_seq_cst);
+        tercio__word_wake(&words->bell);
+        tercio__at("wake: woken");
+    }
+}
+
+void tercio__wake(const tercio__worker *worker)
+{
+    atomic_thread_fence(memory_order_seq_cst); /* B2: what was published comes before this look */
+    if (tercio__is_asleep(worker))
+        wake(worker->sender.map.words);
+}
+
+void tercio__wake_for_room(const tercio__worker *worker)
+{
+    tercio__channel *words = worker->sender.map.words;
+    atomic_thread_fence(memory_order_seq_cst); /* B2 */
+    if (atomic_load_explicit(&words->asleep, memory_order_relaxed) == TERCIO__ASLEEP_FOR_ROOM)
+        wake(words);
+}
+
+/* ---- Later ------------------------------------------------------------------------------------------------------- */
+
+/* Returns: false where each worker has a CPU (or memory is short). */
+static bool is_crowded(tercio_pool *pool)
+{
+    if (!pool->counted_cpus) {
+        unsigned cpus = tercio__cpus_allowed();
+        pool->counted_cpus = true;
+        if (cpus < pool->n_workers) {
+            pool->n_kept = cpus > 1 ? cpus - 1 : 1;
+            pool->kept = calloc(pool->n_kept, sizeof(tercio__worker *));
+        }
+    }
+    return pool->kept != NULL;
+}
+
+bool tercio__may_wake_later(tercio_run *run, uint32_t n_items)
+{
+    double work = run->item_ns * n_items;
+    return work > 0 && work <= quick && tercio__is_quiet(run) && !run->timeout_ns && is_crowded(run->pool);
+}
+
+void tercio__next_kept(tercio_pool *pool)
+{
+    if (++pool->kept_at == pool->n_kept)
+        pool->kept_at = 0;
+}
+
+void tercio__not_kept(tercio_pool *pool)
+{
+    pool->kept[pool->kept_at]->is_kept = false;
+    pool->kept[pool->kept_at] = NULL;
+}
+
+bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_items)
+{
+    tercio_pool *pool = run->pool;
+    if (!tercio__may_wake_later(run, n_items))
+        return false;
+    if (pool->n_put_off && ++pool->n_put_off % LOOK_AT_CLOCK == 0 &&
+        tercio__now() - pool->put_off_since > longest_put_off)
+        tercio__wake_owed(pool);
+    tercio__worker **place = &pool->kept[pool->kept_at];
+    if (*place == NULL && !worker->is_kept) {
+        *place = worker;
+        worker->is_kept = true;
+        return false;
+    }
+    uint64_t load = worker->sender.tail - worker->sender.reclaimed;
+    bool is_worth_it = load >= WORTH_A_WAKE || run->item_ns * n_items * (double)load >= worth_a_wake;
+    if (worker->is_kept && (is_worth_it || !tercio__is_asleep(worker)))
+        return false;
+    worker->owed = true;
+    if (pool->n_put_off == 0) {
+        pool->n_put_off = 1;
+        pool->put_off_since = tercio__now();
+    }
+    return true;
+}
+
+void tercio__wake_owed(tercio_pool *pool)
+{
+    if (pool->n_put_off == 0)
+        return;
+    pool->n_put_off = 0;
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        if (worker->owed && worker->sender.map.words)
+            tercio__wake(worker);
+        worker->owed = false;
+    }
+}

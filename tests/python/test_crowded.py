@@ -1,0 +1,116 @@
+"""Pools of more workers than CPUs, where quick tasks don't wake a worker each: what waits for one another gets on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+
+import pytest
+from tercio import WorkerPool, usable_cpu_count
+
+N_JOBS = usable_cpu_count() + 6
+PREFIX = 20_000  # tasks after which the pool has seen that they are quick
+BOUND = 20.0
+
+
+def size_of(path):
+    return os.stat(path).st_size
+
+
+def wait_for(path, size):
+    """Until that many have signed; a hang is a failure."""
+    end = time.monotonic() + BOUND
+    while size_of(path) < size:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{size_of(path)} of {size} have come")
+        time.sleep(0.001)
+
+
+def sign(path):
+    with open(path, "ab", buffering=0) as file:
+        file.write(b"x")
+
+
+def meet(path, n):
+    """Without a path: nothing. Else: waits until so many have come."""
+    if path:
+        sign(path)
+        wait_for(path, n)
+    return n
+
+
+def sign_or_not(path):
+    if isinstance(path, str):
+        sign(path)
+    return 1
+
+
+class Late:
+    """Is pickled when so many have signed."""
+
+    def __init__(self, path, n):
+        self.path, self.n = path, n
+
+    def __reduce__(self):
+        wait_for(self.path, self.n)
+        return Late, (self.path, 0)
+
+
+@pytest.fixture
+def place(tmp_path):
+    path = tmp_path / "signed"
+    path.touch()
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_tasks_that_meet_after_many_quick_ones(start_method, place, kind):
+    items = kind([("", i) for i in range(PREFIX)] + [(place, N_JOBS)] * N_JOBS)
+    with WorkerPool(N_JOBS, start_method=start_method) as pool:
+        results = pool.map(meet, items, chunk_size=1)
+    assert results == [*range(PREFIX), *[N_JOBS] * N_JOBS]
+
+
+def test_an_argument_that_waits_for_all_before_it(process_method, place):
+    """Whatever was sent runs before anything of the user's is asked for."""
+    # To pickle the first one wakes all workers, so those that have nothing then get some of what is signed.
+    items = [0] * PREFIX + [Late(place, 0)] + [place] * 3000
+    with WorkerPool(N_JOBS, start_method=process_method) as pool:
+        for turn in range(1, 4):
+            results = pool.map(sign_or_not, [*items, Late(place, 3000 * turn), *items[:PREFIX]], chunk_size=1)
+            assert results == [1] * (2 * PREFIX + 3002)
+
+
+def test_a_generator_that_waits_for_what_it_gave(start_method, place):
+    def items():
+        yield from itertools.repeat("", PREFIX)
+        for n in range(1, 200):
+            yield place
+            wait_for(place, n)
+
+    with WorkerPool(N_JOBS, start_method=start_method) as pool:
+        assert len(pool.map(sign_or_quick, items(), chunk_size=1, iterable_len=PREFIX + 199)) == PREFIX + 199
+
+
+def sign_or_quick(path):
+    return sign_or_not(path or 0)
+
+
+def test_progress_is_told_meanwhile(start_method):
+    with WorkerPool(N_JOBS, start_method=start_method) as pool:
+        assert pool.map(abs, range(PREFIX), chunk_size=1, progress_bar=True) == list(range(PREFIX))
+
+
+@pytest.mark.parametrize("lifespan", [1, 50])
+def test_workers_are_replaced_meanwhile(start_method, lifespan):
+    n = PREFIX if lifespan > 1 else 500
+    with WorkerPool(N_JOBS, start_method=start_method) as pool:
+        assert pool.map(abs, range(n), chunk_size=1, worker_lifespan=lifespan) == list(range(n))
+
+
+def test_one_that_takes_long_among_many(start_method, place):
+    """All others pass it: it ends when they have signed."""
+    items = [("", 1)] * PREFIX + [(place, N_JOBS)] + [("", 1)] * PREFIX + [(place, N_JOBS)] * (N_JOBS - 1)
+    with WorkerPool(N_JOBS, start_method=start_method) as pool:
+        assert sum(pool.map(meet, items, chunk_size=1)) == 2 * PREFIX + N_JOBS * N_JOBS

@@ -95,188 +95,6 @@ static int open_run(RunObject *r)
     return 0;
 }
 
-/* ---- Results ---------------------------------------------------------------------------------------------------- */
-
-/* The value goes to its place; takes the reference over. */
-int run_place(RunObject *r, uint64_t index, PyObject *value)
-{
-    uint64_t number = r->ordered ? index : r->arrived;
-    if (number < r->results.base || window_reach(&r->results, number) < 0) {
-        Py_DECREF(value);
-        return -1;
-    }
-    /* Every item has one answer, so the place is free. It isn't looked at: that alone would cost a fresh page. */
-    *window_at(&r->results, number) = value;
-    r->arrived++;
-    return 0;
-}
-
-static PyObject *read_value(RunObject *r, const void *head, size_t size, const buffers *beside)
-{
-    if (codec_is_pickle(head, size))
-        run_flush(r);
-    return decode_value(r->pool->env.st, r->call->serializer, head, size, beside, 0);
-}
-
-static PyObject *read_result(RunObject *r, const tercio_result *res)
-{
-    core_state *st = r->pool->env.st;
-    PyObject *v = worker_handed_over(r->pool, res);
-    if (v != NULL)
-        return v;
-    answer_bytes a;
-    if (answer_open(&a, st, r->run, res) < 0)
-        return NULL;
-    v = read_value(r, a.head, a.size, &a.buffers);
-    answer_close(&a);
-    return v;
-}
-
-/* A result to its place, or what became of it instead; `value` is taken over. Returns as take_in. */
-static int settle(RunObject *r, PyObject *value, bool failed, bool of_item, uint64_t index)
-{
-    if (value == NULL)
-        return -1;
-    if (failed && (!of_item || !r->return_errors)) {
-        if (r->failure == NULL)
-            r->failure = value;
-        else
-            Py_DECREF(value);
-        return 1;
-    }
-    return run_place(r, index, value);
-}
-
-static int take_single(RunObject *r, tercio_result *res)
-{
-    PyObject *value = NULL, *argument = NULL;
-    if (res->status != 0)
-        run_flush(r); /* an exception is unpickled, and more */
-    if (res->kind == TERCIO_KIND_EXIT)
-        return pool_note_exit(r->pool, r->run, res);
-    bool of_item = res->kind == TERCIO_KIND_RESULT;
-    if (of_item)
-        argument = window_take(&r->arguments, res->index);
-    if (res->status == 0) {
-        value = read_result(r, res);
-        r->ready_bytes += res->out.size;
-        for (size_t i = 0; i < res->n_blocks; i++)
-            r->ready_bytes += res->blocks[i].size;
-    }
-    bool failed = value == NULL;
-    if (failed) {
-        value = res->status == 0 ? core_take_exception()
-                                 : error_of_result(r->pool, r->run, r->call, res, argument, false, r->timeout);
-        if (res->status == TERCIO_ETIMEDOUT && r->pool->method == TERCIO_THREADING)
-            worker_interrupt_threads(r->pool->env.st, r->pool, r->call, res->index);
-    }
-    Py_XDECREF(argument);
-    return settle(r, value, failed, of_item, res->index);
-}
-
-/* Good answers of several items, one behind the other. Returns as take_in; *row is what is left of them. */
-static int take_values(RunObject *r, const tercio_result *res, tercio_bytes *row, bool references)
-{
-    const tercio_run *run = r->run;
-    tercio_bytes answer;
-    bool flag;
-    for (uint32_t i = 0; i < res->n_items && r->run == run; i++) {
-        uint64_t index = res->index + i;
-        PyObject *value;
-        if (!tercio_row_next(row, &answer)) {
-            PyErr_SetString(PyExc_RuntimeError, "a worker's answers make no sense: they are cut off or overwritten");
-            return -1;
-        }
-        Py_XDECREF(window_take(&r->arguments, index));
-        if (references && answer.size == sizeof(void *))
-            value = reference_at(answer.data, 0, &flag);
-        else
-            value = read_value(r, answer.data, answer.size, NULL);
-        bool failed = value == NULL;
-        int done = settle(r, failed ? core_take_exception() : value, failed, true, index);
-        if (done != 0)
-            return done;
-    }
-    return 0;
-}
-
-static int take_row(RunObject *r, const tercio_result *res)
-{
-    bool references = r->pool->method == TERCIO_THREADING, flag;
-    tercio_bytes row = res->out, answer;
-    r->ready_bytes += res->out.size;
-    int done = take_values(r, res, &row, references);
-    while (references && tercio_row_next(&row, &answer)) /* nobody will have them */
-        if (answer.size == sizeof(void *))
-            Py_XDECREF(reference_at(answer.data, 0, &flag));
-    return done;
-}
-
-/* Results to their places. Returns 0; -1 with an exception: the map can't go on; 1: it failed (r->failure). */
-static int take_in(RunObject *r, tercio_result *res)
-{
-    tercio_run *run = r->run;
-    r->reading = true;
-    int done = res->n_items > 1 ? take_row(r, res) : take_single(r, res);
-    r->reading = false;
-    if (!pool_is_foreign(r->pool))
-        tercio_release(run, res);
-    if (r->late != NULL) {
-        r->late = NULL;
-        if (!pool_is_foreign(r->pool))
-            tercio_run_close(run);
-    }
-    return done;
-}
-
-static inline bool is_ready(const RunObject *r)
-{
-    return window_has(&r->results, r->results.base);
-}
-
-/* Takes out what is there. Returns the number of results; -1 with an exception. A failure is in r->failure. */
-static int drain(RunObject *r)
-{
-    int n = 0;
-    while (r->run != NULL && !r->ended) {
-        if (r->lazy && is_ready(r) && (r->arrived - r->results.base > MOST_READY || r->ready_bytes > MOST_READY_BYTES))
-            return n; /* who consumes is behind: the workers shall wait */
-        r->result.size = sizeof r->result;
-        int found = tercio_next(r->run, 0, &r->result);
-        if (found == 1) {
-            n += (int)r->result.n_items;
-            found = take_in(r, &r->result);
-            if (found != 0)
-                return found < 0 ? -1 : n;
-            continue;
-        }
-        if (found == 0)
-            r->ended = true;
-        else if (found != TERCIO_EAGAIN && found != TERCIO_EINTERRUPTED) {
-            error_raise(r->pool->env.st, r->pool, found);
-            return -1;
-        }
-        return n;
-    }
-    return n;
-}
-
-/* The arguments' window follows the oldest item that is not answered; called now and then. */
-static void forget_arguments(RunObject *r)
-{
-    window *w = &r->arguments;
-    if (w->capacity == 0) {
-        w->base = r->taken;
-        return;
-    }
-    if (r->arrived == r->taken && !r->pending) {
-        w->base = r->taken;
-        return;
-    }
-    while (w->base < r->taken && !window_has(w, w->base))
-        w->base++;
-}
-
 /* ---- The passes ------------------------------------------------------------------------------------------------- */
 
 /* One pass. Returns 1: look again; 0: all is said (ended, failed); -1 with an exception. */
@@ -285,8 +103,8 @@ static int pass(RunObject *r, double timeout)
     if (r->failure != NULL)
         return 0;
     int fed = run_feed(r);
-    int got = fed < 0 ? -1 : drain(r);
-    forget_arguments(r);
+    int got = fed < 0 ? -1 : run_drain(r);
+    run_forget_arguments(r);
     if (r->close_wanted || r->closed) {
         close_run(r);
         return fed < 0 || got < 0 ? -1 : 0;
@@ -310,7 +128,7 @@ static int pass(RunObject *r, double timeout)
         }
         return 1;
     }
-    if (r->lazy && is_ready(r))
+    if (r->lazy && run_is_ready(r))
         return 1;
     int error = pool_wait(r->pool, r->run, timeout, r->wants_room);
     r->released = core_now();
@@ -322,9 +140,9 @@ static int pass(RunObject *r, double timeout)
     }
     if (error == 0 || error == TERCIO_EAGAIN || error == TERCIO_EINTERRUPTED || r->run == NULL)
         return 1;
-    if (drain(r) < 0) /* what had arrived is handed out first */
+    if (run_drain(r) < 0) /* what had arrived is handed out first */
         return -1;
-    if (r->failure != NULL || (r->lazy && is_ready(r)))
+    if (r->failure != NULL || (r->lazy && run_is_ready(r)))
         return 1;
     error_raise(r->pool->env.st, r->pool, error);
     return -1;
@@ -395,7 +213,7 @@ static PyObject *run_iternext(PyObject *o)
             goto done;
         }
     }
-    if (is_ready(r)) {
+    if (run_is_ready(r)) {
         /* Between looks, handing out is all; but the workers must not run dry behind a slow consumer's back. */
         if (r->run == NULL || r->failure != NULL || core_now() - r->looked < FRESH) {
             v = hand_out(r);
@@ -411,7 +229,7 @@ static PyObject *run_iternext(PyObject *o)
             Py_XDECREF(exc);
             break;
         }
-        if (is_ready(r)) {
+        if (run_is_ready(r)) {
             v = hand_out(r);
             break;
         }
@@ -519,7 +337,7 @@ void run_pool_closes(RunObject *r)
     if (r->run != NULL && !r->ended) {
         if (!r->reading) {   /* else somebody is in the middle of a result: what lies behind it is lost */
             r->lazy = false; /* all of it, however much */
-            if (r->failure == NULL && drain(r) < 0)
+            if (r->failure == NULL && run_drain(r) < 0)
                 PyErr_Clear();
             r->lazy = true;
         }

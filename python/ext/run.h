@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * A map under way, as its rooms see it: py_feed.c brings items in, window.c keeps what has a number, py_run.c does the rest.
+ * A map under way, as its rooms see it: py_feed.c brings items in, py_take.c results out, window.c keeps what has a number, py_run.c does the rest.
  */
 #ifndef TERCIO_EXT_RUN_H
 #define TERCIO_EXT_RUN_H
@@ -82,8 +82,17 @@ static inline bool window_has(const window *w, uint64_t number)
     return number >= w->base && number - w->base < w->capacity && *window_at(w, number) != NULL;
 }
 
-/* py_run.c: the value goes to its place; takes the reference over. */
+static inline bool run_is_ready(const RunObject *r)
+{
+    return window_has(&r->results, r->results.base);
+}
+
+/* py_take.c: the value goes to its place; takes the reference over. */
 int run_place(RunObject *, uint64_t index, PyObject *value);
+/* Takes out what is there. Returns the number of results; -1 with an exception. A failure is in r->failure. */
+int run_drain(RunObject *);
+/* The arguments' window follows the oldest item that is not answered; called now and then. */
+void run_forget_arguments(RunObject *);
 
 /* py_feed.c. When the encoder is there. */
 void run_feed_prepare(RunObject *);

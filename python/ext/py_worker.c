@@ -4,8 +4,8 @@
  * a thread worker in a thread of the engine's that is attached to the interpreter that made the pool. Both hold the
  * GIL but between pause and resume.
  *
- * Answers are encode_value's bytes (status 0) or an error's, whose first byte tells: 'd' what tercio._errors.dump
- * made, 't' a text. Under threading both are one reference, which is told by its size; texts are made never to have it.
+ * Answers are encode_value's bytes (status 0) or an error's (py_failure.c). Under threading both are one reference, which
+ * is told by its size.
  */
 #include "worker.h"
 
@@ -14,149 +14,6 @@
 #include <unistd.h>
 
 #define STACK 16
-
-/* ---- Errors as answers ------------------------------------------------------------------------------------------ */
-
-static void put_text(encoder *e, const char *text, size_t size)
-{
-    encoder_reset(e);
-    if (size > 4000)
-        size = 4000;
-    if (e->capacity < size + 16) {
-        unsigned char *data = PyMem_Realloc(e->data, size + 16);
-        if (data == NULL)
-            size = e->capacity - 16; /* it has 512 bytes from its beginning */
-        else {
-            e->data = data;
-            e->capacity = size + 16;
-        }
-    }
-    e->data[0] = 't';
-    memcpy(e->data + 1, text, size);
-    e->size = size + 1;
-    while (e->size <= sizeof(void *))
-        e->data[e->size++] = ' ';
-}
-
-static int put_dump(encoder *e, PyObject *bytes)
-{
-    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
-    encoder_reset(e);
-    if (e->capacity < size + 16) {
-        unsigned char *data = PyMem_Realloc(e->data, size + 16);
-        if (data == NULL)
-            return -1;
-        e->data = data;
-        e->capacity = size + 16;
-    }
-    e->data[0] = 'd';
-    memcpy(e->data + 1, PyBytes_AS_STRING(bytes), size);
-    e->size = size + 1;
-    return size >= sizeof(void *) ? 0 : -1;
-}
-
-/* Calls tercio._errors.dump or dress with the worker, and what the task was called with. */
-static PyObject *describe(worker *w, int which, PyObject *exc, CallObject *c, PyObject *item, bool explicit_arguments)
-{
-    PyObject *args = NULL, *kwargs = NULL, *made = NULL;
-    PyObject *function = core_function(w->st, which);
-    if (function == NULL)
-        return NULL;
-    /* An iterator has been used up by the call; asking it again could even block. */
-    if (item != NULL && c != NULL && !PyIter_Check(item) &&
-        call_unpack(c, item, explicit_arguments, &args, &kwargs) < 0)
-        PyErr_Clear();
-    made = PyObject_CallFunctionObjArgs(function, exc, w->id, args == NULL ? Py_None : args,
-                                        kwargs == NULL ? Py_None : kwargs,
-                                        w->around != NULL ? w->around
-                                        : c == NULL       ? Py_None
-                                                          : c->func,
-                                        NULL);
-    Py_XDECREF(args);
-    Py_XDECREF(kwargs);
-    return made;
-}
-
-static void put_plain(worker *w, PyObject *exc)
-{
-    PyObject *text = PyObject_Str(exc);
-    PyErr_Clear();
-    PyObject *line = PyUnicode_FromFormat("%s: %V", Py_TYPE(exc)->tp_name, text, "(its text could not be had)");
-    Py_ssize_t n = 0;
-    const char *utf8 = line == NULL ? NULL : PyUnicode_AsUTF8AndSize(line, &n);
-    PyErr_Clear();
-    if (utf8 == NULL)
-        put_text(&w->answer, "the task failed", 15);
-    else
-        put_text(&w->answer, utf8, (size_t)n);
-    Py_XDECREF(line);
-    Py_XDECREF(text);
-}
-
-/* An interruption may fall between a lock's being taken and the place that would give it back. The import system's locks
- * are such ones: others would wait for them for ever, and this thread, which has one, for others' at its next import.
- * It runs no import when this is called, and none for this, as it came with the module that it is in. */
-static void let_go_of_imports(worker *w)
-{
-    PyObject *raised = core_take_exception();
-    PyObject *function = core_function(w->st, FN_LET_GO_OF_IMPORTS);
-    PyObject *done = function == NULL ? NULL : PyObject_CallNoArgs(function);
-    if (done == NULL)
-        error_unraisable(function);
-    Py_XDECREF(done);
-    if (raised != NULL) {
-        core_raise(raised);
-        Py_DECREF(raised);
-    }
-}
-
-/* Turns what is raised into the answer. Never fails; nothing is raised afterwards. `reference_allowed`: the answer
- * is read once (under threading it may then be the exception itself). */
-static void put_error(worker *w, CallObject *c, PyObject *item, bool explicit_arguments, bool reference_allowed)
-{
-    if (w->told)
-        let_go_of_imports(w);
-    PyObject *exc = core_take_exception();
-    if (exc == NULL) {
-        put_text(&w->answer, "the task failed without an error", 32);
-        return;
-    }
-    if (PyObject_TypeCheck(exc, (PyTypeObject *)w->st->interrupted)) {
-        w->interrupted = true; /* the engine knows why and answers itself */
-        put_text(&w->answer, "interrupted", 11);
-    } else if (w->threading && reference_allowed) {
-        PyObject *same = describe(w, FN_ERROR_DRESS, exc, c, item, explicit_arguments);
-        PyErr_Clear();
-        Py_XDECREF(same);
-        encoder_reset(&w->answer);
-        if (encode_reference(&w->answer, exc, false) < 0) {
-            PyErr_Clear();
-            put_plain(w, exc);
-        }
-    } else {
-        PyObject *bytes = describe(w, FN_ERROR_DUMP, exc, c, item, explicit_arguments);
-        PyErr_Clear();
-        if (bytes == NULL || !PyBytes_Check(bytes) || put_dump(&w->answer, bytes) < 0)
-            put_plain(w, exc);
-        Py_XDECREF(bytes);
-    }
-    Py_DECREF(exc);
-}
-
-int worker_leave_error(worker *w, CallObject *c)
-{
-    put_error(w, c, NULL, false, false);
-    tercio_leave(w->call, TERCIO_EFAILED, encoder_parts(&w->answer), w->answer.n_parts);
-    return 1;
-}
-
-PyObject *worker_handed_over(const PoolObject *pool, const tercio_result *r)
-{
-    bool flag;
-    if (pool->method != TERCIO_THREADING || r->out.size != sizeof(void *) || r->n_blocks != 0)
-        return NULL;
-    return reference_at(r->out.data, 0, &flag);
-}
 
 /* ---- Letting others run ------------------------------------------------------------------------------------------ */
 
@@ -278,7 +135,7 @@ static int run_item(worker *w, CallObject *c, PyObject *item, bool explicit_argu
     return 0;
 
 fail:
-    put_error(w, c, item, explicit_arguments, true);
+    worker_put_error(w, c, item, explicit_arguments, true);
     Py_XDECREF(result);
     return TERCIO_EFAILED;
 }
@@ -299,7 +156,7 @@ static int commit(worker *w, CallObject *c, int status)
         return error;
     take_back(w);
     PyErr_Format(PyExc_MemoryError, "the result of a task is too large to be sent: %s", tercio_error_text(error));
-    put_error(w, c, NULL, false, true);
+    worker_put_error(w, c, NULL, false, true);
     error = tercio_commit(w->call, TERCIO_EFAILED, 0, encoder_parts(&w->answer), w->answer.n_parts);
     if (error < 0)
         take_back(w);
@@ -360,7 +217,7 @@ static int host_run(void *user, tercio_call *call, const tercio_chunk *chunk)
         w->busy = true;
         int status = TERCIO_EFAILED;
         if (item == NULL)
-            put_error(w, c, NULL, false, true);
+            worker_put_error(w, c, NULL, false, true);
         else
             status = run_item(w, c, item, explicit_arguments);
         w->busy = false;
@@ -368,7 +225,7 @@ static int host_run(void *user, tercio_call *call, const tercio_chunk *chunk)
             w->told = false;
             if (w->threading)
                 PyThreadState_SetAsyncExc(w->ident, NULL);
-            let_go_of_imports(w);
+            worker_let_go_of_imports(w);
         }
         w->item = item;
         w->explicit_arguments = explicit_arguments;
@@ -477,6 +334,14 @@ static void host_exit(void *user, tercio_call *call, void *context)
 }
 
 /* ---- In the parent ---------------------------------------------------------------------------------------------- */
+
+PyObject *worker_handed_over(const PoolObject *pool, const tercio_result *r)
+{
+    bool flag;
+    if (pool->method != TERCIO_THREADING || r->out.size != sizeof(void *) || r->n_blocks != 0)
+        return NULL;
+    return reference_at(r->out.data, 0, &flag);
+}
 
 static void host_notify(void *user, tercio_run *run)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A worker as its own process or thread sees it. py_enter.c brings it in and out, py_worker.c works.
+ * A worker as its own process or thread sees it. py_enter.c brings it in and out, py_worker.c works, py_failure.c says
+ * what went wrong.
  */
 #ifndef TERCIO_EXT_WORKER_H
 #define TERCIO_EXT_WORKER_H
@@ -51,6 +52,12 @@ int worker_catch_unraisable(core_state *);
 /* Returns: false where this thread is no worker of a pool of threads. */
 bool worker_interrupt_again(core_state *);
 
+/* py_failure.c. Turns what is raised into the answer. Never fails; nothing is raised afterwards. `reference_allowed`: the
+ * answer is read once (under threading it may then be the exception itself). */
+void worker_put_error(worker *, CallObject *, PyObject *item, bool explicit_arguments, bool reference_allowed);
+/* An interruption may fall between a lock's being taken and the place that would give it back. The import system's locks
+ * are such ones: others would wait for them for ever, and this thread, which has one, for others' at its next import. */
+void worker_let_go_of_imports(worker *);
 /* Leaves what is raised for the parent, as an error. Returns 1, what callbacks return then. */
 int worker_leave_error(worker *, CallObject *);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tasks applied one by one, as their two rooms see them: py_apply.c sends them and takes their results out, py_async.c
+ * Tasks applied one by one, as their rooms see them: py_apply.c sends them, py_settle.c takes their results out, py_async.c
  * is the AsyncResult that users hold.
  */
 #ifndef TERCIO_EXT_APPLY_H
@@ -45,7 +45,15 @@ struct async_object {
     bool returns_errors; /* a failure is its result */
 };
 
-/* py_apply.c: takes out what is there, if nobody is at it. */
+/* py_settle.c. Has the pool own it until its result is there; 0, or -1 with an exception. */
+int apply_slot_take(PoolObject *, AsyncObject *, uint64_t *cookie);
+/* The AsyncResult of a cookie, now the caller's; NULL: an answer that nobody waits for. */
+AsyncObject *apply_slot_give(PoolObject *, uint64_t cookie);
+/* Its result or exception, which is taken over; NULL: memory is out. */
+void apply_answer(AsyncObject *, PyObject *value, bool failed);
+/* ... and then all that follows: callbacks, and whoever waits. */
+void apply_complete(AsyncObject *);
+/* Takes out what is there, if nobody is at it. */
 void apply_look(AsyncObject *);
 /* Works and waits until the result is ready; see there. Returns 0; TERCIO_EAGAIN; WAIT_RAISED. */
 int apply_wait(PoolObject *, apply_run *, AsyncObject *, double timeout, bool fresh);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * AsyncResult: what users hold of an applied task. Waiting and taking results out is py_apply.c's.
+ * AsyncResult: what users hold of an applied task. Waiting and taking results out is py_settle.c's.
  */
 #include "apply.h"
 

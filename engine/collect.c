@@ -120,6 +120,7 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
         return;
     }
     tercio_run *run = chunk->run;
+    worker->is_awaited |= !tercio__is_quiet(run);
     if (lands(run, record)) {
         if (run->landing.size)
             memcpy(run->landing.out + (chunk->index + chunk->done) * run->landing.size, payload, size);
@@ -164,6 +165,7 @@ static uint32_t take_row(tercio__worker *worker, const tercio__record *record, c
         record->item != chunk->done || record->item >= chunk->n_items)
         return 0;
     uint32_t size, n, most = chunk->n_items - chunk->done;
+    worker->is_awaited |= !tercio__is_quiet(run);
     if (run->landing.wanted && run->landing.size) {
         unsigned char *out = run->landing.out + (chunk->index + chunk->done) * run->landing.size;
         n = tercio__receiver_land(sender, record, most, out, run->landing.size);
@@ -326,6 +328,7 @@ void tercio__pump_worker(tercio__worker *worker)
     bool read = false;
     int error;
 
+    worker->is_awaited = false;
     if (sender->map.words == NULL || worker->state == TERCIO_STATE_NONE || worker->state == TERCIO_STATE_DEAD)
         return;
     /* First where the worker is, then what it said: a slot that it has passed has all of its records before that. */
@@ -348,7 +351,9 @@ void tercio__pump_worker(tercio__worker *worker)
     }
     if (passed > sender->reclaimed)
         reclaim(worker, passed);
-    if (read)
+    if (read && worker->is_awaited) /* who has its result now may soon have the next task, for a worker that looks */
+        tercio__wake(worker);
+    else if (read)
         tercio__wake_for_room(worker);
 }
 
@@ -359,7 +364,7 @@ void tercio__pump(tercio_pool *pool)
     if (pool->pending)
         tercio__dispatch_pending(pool);
     else
-        tercio__balance(pool);
+        tercio__balance(pool, true);
     bool busy = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run; run = run->next) {
         busy |= run->n_chunks > 0;

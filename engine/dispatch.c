@@ -32,18 +32,58 @@ static inline bool can_take(const tercio__worker *worker, const tercio_run *run,
 
 /* ---- Choosing --------------------------------------------------------------------------------------------------- */
 
-/* While one message follows another, those that are kept awake (wakes.c) get what goes beyond everybody's next one. */
-static tercio__worker *next_kept(tercio_run *run, uint32_t n_items)
+bool tercio__has_done_all(const tercio__worker *worker)
 {
-    const tercio_pool *pool = run->pool;
-    return run->more && pool->is_spread && tercio__may_wake_later(run, n_items) ? pool->kept[pool->kept_at] : NULL;
+    return accepts(worker) && tercio__sender_passed(&worker->sender) == worker->sender.tail;
 }
 
-/* It is full as far as we know, but a look at what it has said makes room. */
-static bool is_worth_a_look(const tercio__worker *worker, const tercio_run *run, uint64_t bytes)
+/* One message follows another, each is quick, and there are more workers than CPUs. */
+static bool is_flood(tercio_run *run, uint32_t n_items)
 {
-    return accepts(worker) && !can_take(worker, run, bytes) &&
-           tercio__sender_passed(&worker->sender) != worker->sender.reclaimed;
+    return run->more && tercio__may_wake_later(run, n_items);
+}
+
+/* Of those that sleep: never the same one twice in a row, unless it has nothing else. */
+static bool may_be_next(const tercio__worker *worker, const tercio_run *run, uint64_t bytes)
+{
+    return !worker->is_kept && can_take(worker, run, bytes) &&
+           (worker != worker->pool->last_in_turn || tercio__has_done_all(worker));
+}
+
+/* In a flood, whoever has none gets the next one; then a worker that is kept awake (wakes.c) and has done all that it
+ * had; then those that sleep, in turn. So neighbours, which may wait for each other, are never behind one another in one
+ * ring. */
+static tercio__worker *pick_in_turn(tercio_run *run, uint64_t bytes)
+{
+    tercio_pool *pool = run->pool;
+    unsigned n = pool->n_workers;
+    for (int empty = !pool->is_spread; empty >= 0; empty--) {
+        tercio__worker *kept = empty ? NULL : tercio__take_kept(pool);
+        if (kept) /* where it is full as far as we know, a look at what it has said makes room */
+            return can_take(kept, run, bytes) ? kept : NULL;
+        for (unsigned i = 0; i < n; i++) {
+            tercio__worker *worker = &pool->workers[pool->turn];
+            pool->turn = pool->turn + 1 < n ? pool->turn + 1 : 0;
+            if (!may_be_next(worker, run, bytes) || (empty && load_of(worker) > 0))
+                continue;
+            pool->last_in_turn = worker;
+            return worker;
+        }
+        pool->is_spread |= empty;
+    }
+    return NULL;
+}
+
+static bool has_room_in_turn(const tercio_run *run, uint64_t bytes)
+{
+    const tercio_pool *pool = run->pool;
+    const tercio__worker *kept = pool->is_spread ? tercio__next_kept(pool) : NULL;
+    if (kept)
+        return can_take(kept, run, bytes);
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        if (may_be_next(&pool->workers[i], run, bytes))
+            return true;
+    return false;
 }
 
 static tercio__worker *pick_least(tercio_run *run, uint64_t bytes)
@@ -51,8 +91,8 @@ static tercio__worker *pick_least(tercio_run *run, uint64_t bytes)
     tercio_pool *pool = run->pool;
     tercio__worker *best = NULL;
     uint64_t least = run->depth;
-    unsigned n = pool->n_workers, i;
-    for (i = 0; i < n; i++) {
+    unsigned n = pool->n_workers;
+    for (unsigned i = 0; i < n; i++) {
         unsigned at = pool->turn + i < n ? pool->turn + i : pool->turn + i - n;
         tercio__worker *worker = &pool->workers[at];
         uint64_t load = load_of(worker);
@@ -66,27 +106,19 @@ static tercio__worker *pick_least(tercio_run *run, uint64_t bytes)
     if (best) {
         pool->turn = best->index + 1 < n ? best->index + 1 : 0;
         pool->level = (unsigned)least;
-        pool->is_spread |= i == n && least > 0;
     }
     return best;
 }
 
-/* kept: what next_kept says, or NULL. */
-static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, tercio__worker *kept)
+static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, bool flood)
 {
     tercio_pool *pool = run->pool;
     if (run->options.in_turn) {
         tercio__worker *worker = &pool->workers[turn % pool->n_workers];
         return can_take(worker, run, bytes) ? worker : NULL;
     }
-    if (kept && can_take(kept, run, bytes)) {
-        tercio__next_kept(pool);
-        return kept;
-    }
-    if (kept && is_worth_a_look(kept, run, bytes))
-        return NULL;
-    if (kept)
-        tercio__not_kept(pool);             /* something holds it up */
+    if (flood)
+        return pick_in_turn(run, bytes);
     if (run->options.notify || run->face) { /* the worker that was busy last may still be looking: no wake */
         tercio__worker *worker = &pool->workers[pool->last_active];
         if (accepts(worker) && is_free(worker) && tercio__sender_has_room(&worker->sender, bytes))
@@ -109,9 +141,8 @@ bool tercio__has_room(tercio_run *run)
     if (run->options.in_turn) {
         return can_take(&pool->workers[run->n_messages % pool->n_workers], run, bytes);
     }
-    const tercio__worker *kept = next_kept(run, (uint32_t)items);
-    if (kept && is_worth_a_look(kept, run, bytes))
-        return false;
+    if (is_flood(run, (uint32_t)items))
+        return has_room_in_turn(run, bytes);
     for (unsigned i = 0; i < pool->n_workers; i++)
         if (can_take(&pool->workers[i], run, bytes))
             return true;
@@ -243,7 +274,7 @@ int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__wor
     if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
         return 0;
     run->more = message->size > offsetof(tercio_message, more) && message->more;
-    tercio__worker *worker = pick(run, run->n_messages, bytes, next_kept(run, message->n_items));
+    tercio__worker *worker = pick(run, run->n_messages, bytes, is_flood(run, message->n_items));
     if (worker == NULL)
         return 0;
 
@@ -322,7 +353,7 @@ void tercio__dispatch_pending(tercio_pool *pool)
         describe(chunk, &letter);
         letter.blocks = (const tercio_block *)(const void *)chunk->copy;
         letter.head = (tercio_bytes){chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size};
-        tercio__worker *worker = pick(chunk->run, chunk->turn, tercio__letter_bytes(&letter), NULL);
+        tercio__worker *worker = pick(chunk->run, chunk->turn, tercio__letter_bytes(&letter), false);
         if (worker == NULL)
             return; /* in order: what is behind it waits as well */
         send(worker, chunk, &letter);
@@ -495,25 +526,25 @@ static uint64_t count_live(const tercio__worker *worker, uint64_t *front)
     return n;
 }
 
-/* Where input is still to come, that will reach an idle worker sooner than what was queued for another. */
-static bool may_move(const tercio_run *run)
+/* Where input is about to come, that will reach an idle worker sooner than what was queued for another. */
+static bool may_move(const tercio_run *run, bool more_comes)
 {
-    return !run->options.in_turn && (run->ended || run->options.notify);
+    return !run->options.in_turn && (run->ended || run->options.notify || !more_comes);
 }
 
-static bool may_move_any(const tercio_pool *pool)
+static bool may_move_any(const tercio_pool *pool, bool more_comes)
 {
     for (const tercio_run *run = pool->runs; run; run = run->next)
-        if (run->n_chunks && may_move(run))
+        if (run->n_chunks && may_move(run, more_comes))
             return true;
     return false;
 }
 
 /* Never the message in front: a worker that is still starting, or just wakes, is to get its first one (tasks may wait
  * for each other). One that was revoked counts no more, or the next look would take the one before it, too. */
-void tercio__balance(tercio_pool *pool)
+void tercio__balance(tercio_pool *pool, bool more_comes)
 {
-    if (pool->pending || !may_move_any(pool))
+    if (pool->pending || !may_move_any(pool, more_comes))
         return;
     for (unsigned i = 0; i < pool->n_workers; i++) {
         tercio__worker *idle = &pool->workers[i], *loaded = NULL;
@@ -534,7 +565,7 @@ void tercio__balance(tercio_pool *pool)
         bool moved = false;
         for (uint64_t left = most / 2, s = loaded->sender.tail; left > 0 && --s > front;) {
             tercio__chunk *chunk = &loaded->inflight[s % TERCIO__SLOTS];
-            if (chunk->over || chunk->run == NULL || !may_move(chunk->run))
+            if (chunk->over || chunk->run == NULL || !may_move(chunk->run, more_comes))
                 continue;
             if (!tercio__sender_revoke(&loaded->sender, s))
                 break; /* and all before it are taken too */

@@ -88,9 +88,11 @@ struct tercio__worker {
     uint64_t offered_sequence;    /* ... and which */
     uint64_t past_tasks, past[5]; /* counters of those that were this worker before */
     tercio__past past_longest[TERCIO__TOP];
-    uint64_t begun; /* when it was started */
-    bool is_kept;   /* has a place in pool->kept */
-    bool owed;      /* a wake that was put off */
+    uint64_t begun;  /* when it was started */
+    bool is_awaited; /* somebody waited for an answer that was read last */
+    bool is_kept;    /* has a place in pool->kept */
+    unsigned n_busy; /* looks at it in a row that found it busy, while it has */
+    bool owed;       /* a wake that was put off */
 };
 
 /* Results on their way to the caller: pages of entries. Filled under the lock, then handed over whole. */
@@ -166,6 +168,7 @@ struct tercio_pool {
     unsigned turn, level; /* dispatch.c */
     bool is_spread;       /* every worker that isn't kept has a message */
     unsigned last_active;
+    const tercio__worker *last_in_turn;
     tercio__worker **kept; /* wakes.c: those that are kept awake while more messages follow */
     unsigned n_kept, kept_at;
     bool counted_cpus;      /* kept is NULL because each worker has one */
@@ -237,8 +240,8 @@ void tercio__dispatch_pending(tercio_pool *);
 int tercio__requeue(tercio__worker *, uint64_t sequence, bool seen);
 /* Takes from the workers' rings what no one has begun, of one run or of all (NULL), and drops it. */
 void tercio__take_back(tercio_pool *, tercio_run *);
-/* Moves work from a loaded worker's ring to one that has nothing. */
-void tercio__balance(tercio_pool *);
+/* Moves work from a loaded worker's ring to one that has nothing. more_comes: not of runs whose input goes on. */
+void tercio__balance(tercio_pool *, bool more_comes);
 /* The message is over, but for its bytes in the ring: its context, its part of the counters, its large parts.
  * They are freed (no worker has them, or it is dead), or stay lent to worker number `lent_to` - 1 until it returns
  * them. */
@@ -255,6 +258,8 @@ void tercio__drop_garbage(tercio_pool *); /* not under the lock */
 bool tercio__has_room(tercio_run *);
 /* Nobody waits for the single answers of this run. */
 bool tercio__is_quiet(const tercio_run *);
+/* It takes messages, and has finished all that it got, whether we have taken notice or not. */
+bool tercio__has_done_all(const tercio__worker *);
 
 /* ---- wakes.c ------------------------------------------------------------------------------------------------------ */
 
@@ -269,9 +274,10 @@ bool tercio__may_wake_later(tercio_run *, uint32_t n_items);
 /* ... the one for what `worker` has just got, until tercio__wake_owed. Under the lock. Returns: false when it may not, and
  * is the caller's to do. */
 bool tercio__wake_later(tercio_run *, tercio__worker *, uint32_t n_items);
-/* Those that are kept awake get messages in turn; the one whose turn it is loses its place. */
-void tercio__next_kept(tercio_pool *);
-void tercio__not_kept(tercio_pool *);
+/* Of those that are kept awake the one whose turn it is, if it has done all that it had; NULL: it has not, or there is
+ * none. take: and the next one's turn comes. Under the lock. */
+const tercio__worker *tercio__next_kept(const tercio_pool *);
+tercio__worker *tercio__take_kept(tercio_pool *);
 /* Wakes all whose wake was put off. Under the lock. */
 void tercio__wake_owed(tercio_pool *);
 

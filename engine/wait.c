@@ -196,6 +196,7 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
                 pthread_cond_broadcast(&pool->keeper_moves);
             continue;
         }
+        tercio__balance(pool, false); /* of what this caller hands in no more comes before it is awake again */
         bool drives = !pool->driver;
         if (!drives && run->bell < 0 && (run->bell = tercio__owned(tercio__bell_create())) < 0) {
             result = run->bell;

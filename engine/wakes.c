@@ -2,8 +2,8 @@
  *
  * Waking workers. To wake one costs more than a quick task does, and where there are more workers than CPUs it makes
  * nothing faster: those that are awake have work. So while quick messages are pushed one after another
- * (tercio_message.more), as many workers are awake as there are CPUs beside the caller's own, and the others are woken
- * when it stops: each of them finds several messages then. The messages lie in the rings all the same, so whoever
+ * (tercio_message.more), as many workers are kept awake as there are CPUs beside the caller's own, and the others are
+ * woken when it stops: each of them finds several messages then. The messages lie in the rings all the same, so whoever
  * dies meanwhile leaves nothing behind that deaths.c doesn't look after.
  */
 #include <stdlib.h>
@@ -11,9 +11,10 @@
 #include "fault.h"
 #include "internal.h"
 
-/* ns. Of longer messages each is worth a wake at once; of quick ones, so much work is, or so many. */
-static const double quick = 50e3, worth_a_wake = 10e3;
-enum { WORTH_A_WAKE = 32, LOOK_AT_CLOCK = 64 };
+/* ns. Of longer messages each is worth a wake at once. */
+static const double quick = 50e3;
+/* Messages that a worker which is kept awake may be busy while they are handed to others. */
+enum { MOST_BUSY = 256, LOOK_AT_CLOCK = 64 };
 static const uint64_t longest_put_off = 20000000; /* ns */
 
 bool tercio__is_asleep(const tercio__worker *worker)
@@ -68,16 +69,28 @@ bool tercio__may_wake_later(tercio_run *run, uint32_t n_items)
     return work > 0 && work <= quick && tercio__is_quiet(run) && !run->timeout_ns && is_crowded(run->pool);
 }
 
-void tercio__next_kept(tercio_pool *pool)
+const tercio__worker *tercio__next_kept(const tercio_pool *pool)
 {
-    if (++pool->kept_at == pool->n_kept)
-        pool->kept_at = 0;
+    const tercio__worker *worker = pool->kept[pool->kept_at];
+    return worker && tercio__has_done_all(worker) ? worker : NULL;
 }
 
-void tercio__not_kept(tercio_pool *pool)
+tercio__worker *tercio__take_kept(tercio_pool *pool)
 {
-    pool->kept[pool->kept_at]->is_kept = false;
-    pool->kept[pool->kept_at] = NULL;
+    tercio__worker **place = &pool->kept[pool->kept_at], *worker = *place;
+    if (worker == NULL)
+        return NULL;
+    if (++pool->kept_at == pool->n_kept)
+        pool->kept_at = 0;
+    if (tercio__has_done_all(worker)) {
+        worker->n_busy = 0;
+        return worker;
+    }
+    if (++worker->n_busy == MOST_BUSY) { /* it is slow, or something holds it up: another one in its place */
+        worker->is_kept = false;
+        *place = NULL;
+    }
+    return NULL;
 }
 
 bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_items)
@@ -88,16 +101,15 @@ bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_item
     if (pool->n_put_off && ++pool->n_put_off % LOOK_AT_CLOCK == 0 &&
         tercio__now() - pool->put_off_since > longest_put_off)
         tercio__wake_owed(pool);
-    tercio__worker **place = &pool->kept[pool->kept_at];
-    if (*place == NULL && !worker->is_kept) {
-        *place = worker;
-        worker->is_kept = true;
+    if (worker->is_kept)
         return false;
-    }
-    uint64_t load = worker->sender.tail - worker->sender.reclaimed;
-    bool is_worth_it = load >= WORTH_A_WAKE || run->item_ns * n_items * (double)load >= worth_a_wake;
-    if (worker->is_kept && (is_worth_it || !tercio__is_asleep(worker)))
-        return false;
+    for (unsigned i = 0; i < pool->n_kept; i++)
+        if (pool->kept[i] == NULL) {
+            pool->kept[i] = worker;
+            worker->is_kept = true;
+            worker->n_busy = 0;
+            return false;
+        }
     worker->owed = true;
     if (pool->n_put_off == 0) {
         pool->n_put_off = 1;

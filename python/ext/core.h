@@ -284,11 +284,11 @@ static inline core_state *core_of_type(PyTypeObject *type)
 /* For types that only this module makes. */
 PyObject *core_no_new(PyTypeObject *, PyObject *, PyObject *);
 
-/* True where nobody else can want the GIL. */
+/* True where nobody else can want the GIL. Only our own state is followed: another one may be gone meanwhile. */
 static inline bool core_is_only_thread(void)
 {
-    PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-    return first != NULL && PyThreadState_Next(first) == NULL;
+    PyThreadState *own = PyThreadState_Get();
+    return PyInterpreterState_ThreadHead(PyInterpreterState_Get()) == own && PyThreadState_Next(own) == NULL;
 }
 
 static inline double core_now(void)

@@ -257,6 +257,19 @@ static void one_that_is_held_up(void **state)
     end(&f);
 }
 
+/* Two that wait for each other lie in one ring, others have nothing, and who could hand in more waits for them. */
+static void one_behind_another(void **state)
+{
+    feeding f = begin(state);
+    for (unsigned i = 0; i < f.n_workers; i++)
+        push_surely(&f, (request){.kind = WAIT}, false);
+    for (unsigned i = 0; i <= f.n_workers; i++) /* the first and the last of them go to the same worker */
+        push_surely(&f, (request){i % f.n_workers ? QUICK : MEET, 2}, false);
+    atomic_store(&place->goes_on, 1);
+    take_all(&f);
+    end(&f);
+}
+
 /* It was never woken for what it had: somebody else has it then. */
 static void one_that_dies_meanwhile(void **state)
 {
@@ -294,6 +307,7 @@ static const battery_test tests[] = {
     BATTERY_TEST(another_thread_that_waits),
     BATTERY_TEST(nobody_is_put_off_for_long),
     BATTERY_TEST(one_that_is_held_up),
+    BATTERY_TEST(one_behind_another),
     BATTERY_TEST(one_that_dies_meanwhile),
 };
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
+from multiprocessing import get_context as context
 
 import pytest
 from tercio import WorkerPool, usable_cpu_count
@@ -70,6 +72,22 @@ def test_tasks_that_meet_after_many_quick_ones(start_method, place, kind):
     with WorkerPool(N_JOBS, start_method=start_method) as pool:
         results = pool.map(meet, items, chunk_size=1)
     assert results == [*range(PREFIX), *[N_JOBS] * N_JOBS]
+
+
+def meet_at(barrier, meets):
+    if meets:
+        barrier.wait(BOUND)
+    return 1
+
+
+@pytest.mark.parametrize("quick", [10, 100])
+def test_groups_that_meet_under_a_limit(start_method, quick):
+    """No more comes before they have met, so what lies behind one of them has to go to whoever has nothing."""
+    barrier = threading.Barrier(N_JOBS) if start_method == "threading" else context(start_method).Barrier(N_JOBS)
+    items = [False] * 300 + ([True] * N_JOBS + [False] * quick) * 20
+    with WorkerPool(N_JOBS, start_method=start_method, shared_objects=barrier) as pool:
+        for _ in range(5):
+            assert sum(pool.map(meet_at, items, chunk_size=1, max_tasks_active=2 * N_JOBS)) == len(items)
 
 
 def test_an_argument_that_waits_for_all_before_it(process_method, place):

@@ -269,6 +269,8 @@ void tercio__wake(const tercio__worker *);
 void tercio__wake_for_room(const tercio__worker *);
 /* A hint: tercio__wake is sure. */
 bool tercio__is_asleep(const tercio__worker *);
+/* There are more workers than CPUs. False, too, where memory is short. */
+bool tercio__is_crowded(tercio_pool *);
 /* More messages follow at once, and one of n_items is so quick that its wake may be put off. Under the lock. */
 bool tercio__may_wake_later(tercio_run *, uint32_t n_items);
 /* ... the one for what `worker` has just got, until tercio__wake_owed. Under the lock. Returns: false when it may not, and

@@ -46,8 +46,8 @@ int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_con
     run->fork_generation = pool->fork_generation;
     run->bell = run->waits_on = -1;
     run->timeout_ns = tercio__nanoseconds(run->options.timeout);
-    run->depth = 2;
     tercio__lock(pool);
+    run->depth = tercio__is_quiet(run) && tercio__is_crowded(pool) ? 1 : 2; /* until the first is measured */
     error = pool->closing || pool->finishing ? TERCIO_ECLOSED : pool->failure;
     if (!error && n_context)
         error = tercio__context_new(pool, context, n_context, &run->context);

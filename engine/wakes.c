@@ -49,8 +49,7 @@ void tercio__wake_for_room(const tercio__worker *worker)
 
 /* ---- Later ------------------------------------------------------------------------------------------------------- */
 
-/* Returns: false where each worker has a CPU (or memory is short). */
-static bool is_crowded(tercio_pool *pool)
+bool tercio__is_crowded(tercio_pool *pool)
 {
     if (!pool->counted_cpus) {
         unsigned cpus = tercio__cpus_allowed();
@@ -66,7 +65,7 @@ static bool is_crowded(tercio_pool *pool)
 bool tercio__may_wake_later(tercio_run *run, uint32_t n_items)
 {
     double work = run->item_ns * n_items;
-    return work > 0 && work <= quick && tercio__is_quiet(run) && !run->timeout_ns && is_crowded(run->pool);
+    return work > 0 && work <= quick && tercio__is_quiet(run) && !run->timeout_ns && tercio__is_crowded(run->pool);
 }
 
 const tercio__worker *tercio__next_kept(const tercio_pool *pool)

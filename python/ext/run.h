@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A map under way, as its rooms see it: py_feed.c brings items in, py_take.c results out, window.c keeps what has a number, py_run.c does the rest.
+ * A map under way, as its rooms see it: py_feed.c brings items in, py_take.c results out, window.c keeps what has a
+ * number, py_run.c does the rest.
  */
 #ifndef TERCIO_EXT_RUN_H
 #define TERCIO_EXT_RUN_H

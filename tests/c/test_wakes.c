@@ -141,52 +141,74 @@ static void all_meet(const feeding *f)
 
 /* ---- What ends a row of messages -------------------------------------------------------------------------------- */
 
-static void a_flush(void **state)
+/* All meet though nothing else is called; and then the rest comes. */
+static void all_meet_after(void **state, void (*end_row)(feeding *))
 {
     feeding f = begin(state);
     push_meeting(&f);
-    tercio_run_flush(f.run);
+    end_row(&f);
     all_meet(&f);
     take_all(&f);
     end(&f);
+}
+
+static void flush(feeding *f)
+{
+    tercio_run_flush(f->run);
+}
+
+static void push_the_last(feeding *f)
+{
+    push_surely(f, (request){.kind = QUICK}, false);
+}
+
+static void end_the_run(feeding *f)
+{
+    tercio_run_end(f->run);
+}
+
+static void wait_for_room(feeding *f) /* there is some: it returns at once */
+{
+    assert_int_equal(tercio_wait(f->run, BOUND_SECONDS / 2, true, NULL), 0);
+}
+
+static void wait_for_another_run(feeding *f)
+{
+    tercio_run *other;
+    tercio_result result = {.size = sizeof result};
+    assert_int_equal(tercio_run_open(f->pool, NULL, 0, NULL, &other), 0);
+    assert_int_equal(tercio_next(other, 0.001, &result), TERCIO_EAGAIN);
+    tercio_run_close(other);
+}
+
+static void a_flush(void **state)
+{
+    all_meet_after(state, flush);
 }
 
 static void a_message_that_nothing_follows(void **state)
 {
-    feeding f = begin(state);
-    push_meeting(&f);
-    push_surely(&f, (request){.kind = QUICK}, false);
-    all_meet(&f);
-    take_all(&f);
-    end(&f);
+    all_meet_after(state, push_the_last);
 }
 
 static void the_end_of_the_run(void **state)
 {
-    feeding f = begin(state);
-    push_meeting(&f);
-    tercio_run_end(f.run);
-    all_meet(&f);
-    take_all(&f);
-    end(&f);
-}
-
-static void who_waits_for_a_result(void **state)
-{
-    feeding f = begin(state);
-    push_meeting(&f);
-    take_all(&f);
-    end(&f);
+    all_meet_after(state, end_the_run);
 }
 
 static void who_waits_for_room(void **state)
 {
-    feeding f = begin(state);
-    push_meeting(&f);
-    assert_int_equal(tercio_wait(f.run, BOUND_SECONDS / 2, true, NULL), 0); /* there is room: it returns at once */
-    all_meet(&f);
-    take_all(&f);
-    end(&f);
+    all_meet_after(state, wait_for_room);
+}
+
+static void who_waits_for_another_run(void **state)
+{
+    all_meet_after(state, wait_for_another_run);
+}
+
+static void who_waits_for_a_result(void **state)
+{
+    all_meet_after(state, take_all);
 }
 
 static void who_finishes(void **state)
@@ -195,20 +217,6 @@ static void who_finishes(void **state)
     push_meeting(&f);
     assert_int_equal(tercio_finish(f.pool, BOUND_SECONDS / 2, NULL, NULL), 0);
     assert_int_equal(atomic_load(&place->met), f.n_workers);
-    end(&f);
-}
-
-static void another_thread_that_waits(void **state)
-{
-    feeding f = begin(state);
-    tercio_run *other;
-    tercio_result result = {.size = sizeof result};
-    assert_int_equal(tercio_run_open(f.pool, NULL, 0, NULL, &other), 0);
-    push_meeting(&f);
-    assert_int_equal(tercio_next(other, 0.001, &result), TERCIO_EAGAIN); /* of another run */
-    all_meet(&f);
-    take_all(&f);
-    tercio_run_close(other);
     end(&f);
 }
 
@@ -304,7 +312,7 @@ static const battery_test tests[] = {
     BATTERY_TEST(who_waits_for_a_result),
     BATTERY_TEST(who_waits_for_room),
     BATTERY_TEST(who_finishes),
-    BATTERY_TEST(another_thread_that_waits),
+    BATTERY_TEST(who_waits_for_another_run),
     BATTERY_TEST(nobody_is_put_off_for_long),
     BATTERY_TEST(one_that_is_held_up),
     BATTERY_TEST(one_behind_another),

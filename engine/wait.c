@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Waiting, in the parent. At most one caller sleeps on the pool's caller bell, which workers ring; it drives the pool
- * for all. Others sleep on bells of their own runs, which whoever drives rings; a driver that leaves wakes one of
- * them to take its place. Deaths, deadlines and work that no caller looks after are the keeper's (supervise.c).
+ * for all. Others sleep on bells of their own runs, which whoever drives rings; whoever leaves while nobody drives wakes
+ * one of them to take that place. Deaths, deadlines and work that no caller looks after are the keeper's (supervise.c).
  */
 #include "fault.h"
 #include "internal.h"
@@ -126,9 +126,12 @@ void tercio__stop_spinners(tercio_pool *pool)
 
 /* ---- Sleeping ---------------------------------------------------------------------------------------------------------- */
 
-/* A driver leaves: somebody else who sleeps has to take the workers' calls. */
+/* Somebody leaves: while nobody drives, another one who sleeps has to take the workers' calls. Whom a driver woke for
+ * that may have got all that it wanted meanwhile, so who leaves without having driven passes on, too. */
 static void pass_on(tercio_pool *pool)
 {
+    if (pool->driver)
+        return;
     for (tercio_run *run = pool->runs; run; run = run->next)
         if (run->waits) {
             tercio__run_ring(run);
@@ -165,7 +168,7 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
         return result;
     tercio_pool *pool = run->pool;
     uint64_t deadline = tercio__deadline(timeout);
-    bool spun = false, drove = false;
+    bool spun = false;
 
     tercio__lock(pool);
     tercio__wake_owed(pool);
@@ -208,7 +211,6 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
         run->waits_on = drives ? pool->caller_bell : run->bell;
         pool->n_waiting++;
         pool->driver = true;
-        drove |= drives;
         announce(pool);
         result = 0;
         if (!news_after_announcing(pool)) {
@@ -228,8 +230,7 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
     }
     if (run->bell_public && answered(run, false))
         tercio__bell_ring(run->bell); /* whoever polls it still has something to take */
-    if (drove && !pool->driver)
-        pass_on(pool);
+    pass_on(pool);
     tercio__arm_keeper(pool, false);
     tercio__unlock(pool);
     return result;
@@ -266,10 +267,9 @@ int tercio__pool_wait(tercio_pool *pool, uint64_t deadline)
     tercio__bell_clear(pool->pool_waits_on);
     pool->pool_waits = false;
     pool->n_waiting--;
-    if (drives) {
+    if (drives)
         pool->driver = false;
-        pass_on(pool);
-    }
+    pass_on(pool);
     if (result == 0 && atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed))
         result = TERCIO_EINTERRUPTED;
     return result;

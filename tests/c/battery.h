@@ -64,7 +64,7 @@ enum { MOST_ITEMS = 1 << 16 };
 
 typedef struct {
     _Atomic uint32_t begun[MOST_ITEMS], ended[MOST_ITEMS];
-    _Atomic uint32_t told, exits;
+    _Atomic uint32_t open[2], exits; /* open: gates, for tasks that wait */
 } ledger;
 
 static ledger *the_ledger;
@@ -87,7 +87,7 @@ static inline void new_ledger(void)
 
 /* ---- Tasks ------------------------------------------------------------------------------------------------------- */
 
-enum { WORK, HOW, PATTERN, LISTEN, STUCK, SLEEP, N_TASKS };
+enum { WORK, HOW, PATTERN, LISTEN, STUCK, SLEEP, GATED, N_TASKS };
 enum { BY_LIVING, BY_KILL, BY_SEGV, BY_EXIT_0, BY_EXIT_3, BY_ABORT };
 
 typedef struct {
@@ -132,6 +132,17 @@ static inline int task_how(tercio_call *call, tercio_bytes in, void *out)
     default:
         break;
     }
+    return task_work(call, in, out);
+}
+
+/* Ends when the gate of this number is open. */
+static inline int task_gated(tercio_call *call, tercio_bytes in, void *out)
+{
+    item asked;
+    memcpy(&asked, in.data, sizeof asked);
+    atomic_fetch_add(&the_ledger->begun[asked.index], 1);
+    while (!atomic_load(&the_ledger->open[asked.how]))
+        sched_yield();
     return task_work(call, in, out);
 }
 
@@ -236,6 +247,7 @@ static inline int task_exit(tercio_call *call, void *state)
 static const tercio_task tasks[N_TASKS] = {
     [WORK] = {"work", task_work, 8},       [HOW] = {"how", task_how, 8},       [PATTERN] = {"pattern", task_pattern, 0},
     [LISTEN] = {"listen", task_listen, 0}, [STUCK] = {"stuck", task_stuck, 0}, [SLEEP] = {"sleep", task_sleep, 0},
+    [GATED] = {"gated", task_gated, 8},
 };
 static const tercio_table table = {.size = sizeof table,
                                    .task_size = sizeof(tercio_task),

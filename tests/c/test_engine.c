@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The engine's promises one at a time: deadlines, cancelling, waiting in several threads, descriptors to poll, deaths
- * of the parent and of the server, failures to start, applications with habits of their own, and rest.
+ * The engine's promises one at a time: deadlines, cancelling, descriptors to poll, deaths of the parent and of the
+ * server, failures to start, applications with habits of their own, and rest.
  */
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -267,128 +267,6 @@ static void the_first_message_is_not_taken_back(void **state)
         tercio_run_close(run);
     }
     free(in);
-    tercio_close(pool);
-}
-
-/* ---- Several threads --------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    tercio_pool *pool;
-    pthread_t thread;
-    int n, result;
-} helper;
-
-static void *map_often(void *data)
-{
-    helper *self = data;
-    enum { MANY = 50 };
-    item *in = items_of(MANY, 5000);
-    uint64_t out[MANY];
-    self->result = 0;
-    for (int round = 0; round < self->n && self->result == 0; round++) {
-        tercio_map_options options = {.size = sizeof options, .chunk = (size_t)round % 5 + 1};
-        memset(out, 0, sizeof out);
-        self->result = tercio_map(self->pool, WORK, in, sizeof *in, MANY, out, &options, NULL);
-        for (size_t i = 0; i < MANY; i++)
-            self->result |= out[i] != i * 3 + 1;
-    }
-    free(in);
-    return NULL;
-}
-
-static void drivers_take_turns(void **state)
-{
-    enum { CALLERS = 4 };
-    tercio_pool *pool = open_pool(state, 2);
-    helper helpers[CALLERS];
-    for (int i = 0; i < CALLERS; i++) {
-        helpers[i] = (helper){.pool = pool, .n = SLOW ? 20 : 100};
-        assert_int_equal(pthread_create(&helpers[i].thread, NULL, map_often, &helpers[i]), 0);
-    }
-    for (int i = 0; i < CALLERS; i++) {
-        pthread_join(helpers[i].thread, NULL);
-        assert_int_equal(helpers[i].result, 0);
-    }
-    tercio_close(pool);
-}
-
-/* One waits for a long item and drives the pool; the other's short ones come home meanwhile. */
-static void *wait_for_one(void *data)
-{
-    tercio_run *run = data;
-    static tercio_result result;
-    result.size = sizeof result;
-    (void)tercio_next(run, -1, &result);
-    tercio_release(run, &result);
-    return NULL;
-}
-
-static void short_items_beside_a_long_one(void **state)
-{
-    tercio_pool *pool = open_pool(state, 2);
-    tercio_run *run;
-    pthread_t thread;
-    signpost post;
-    helper other = {.pool = pool, .n = 20};
-    signpost_open(&post);
-    assert_int_equal(tercio_submit(pool, LISTEN, signpost_input(&post), NULL, &run), 0);
-    signpost_wait(&post, 1);
-    assert_int_equal(pthread_create(&thread, NULL, wait_for_one, run), 0);
-    map_often(&other);
-    assert_int_equal(other.result, 0);
-    assert_int_equal(tercio_cancel(run, 0), 0);
-    pthread_join(thread, NULL);
-    tercio_run_close(run);
-    signpost_close(&post);
-    tercio_close(pool);
-}
-
-static void *finish_it(void *data)
-{
-    helper *self = data;
-    self->result = tercio_finish(self->pool, 0, NULL, NULL);
-    return NULL;
-}
-
-/* Whoever finishes waits for the others' work, whoever drives it. */
-static void finished_while_others_wait(void **state)
-{
-    for (int round = 0; round < (SLOW ? 5 : 30); round++) {
-        tercio_pool *pool = open_pool(state, 2);
-        helper other = {.pool = pool};
-        tercio_run *run;
-        tercio_result result = {.size = sizeof result};
-        item in = {.index = 5, .ns = (uint64_t)round * 20000};
-        assert_int_equal(tercio_submit(pool, WORK, (tercio_bytes){&in, sizeof in}, NULL, &run), 0);
-        assert_int_equal(pthread_create(&other.thread, NULL, finish_it, &other), 0);
-        assert_int_equal(tercio_next(run, -1, &result), 1);
-        assert_int_equal(result.status, 0);
-        tercio_release(run, &result);
-        pthread_join(other.thread, NULL);
-        assert_int_equal(other.result, 0);
-        tercio_run_close(run);
-        tercio_close(pool);
-    }
-}
-
-static void interrupted(void **state)
-{
-    tercio_pool *pool = open_pool(state, 1);
-    tercio_run *run;
-    tercio_result result = {.size = sizeof result};
-    signpost post;
-    signpost_open(&post);
-    assert_int_equal(tercio_submit(pool, LISTEN, signpost_input(&post), NULL, &run), 0);
-    signpost_wait(&post, 1);
-    tercio_interrupt(pool);
-    assert_int_equal(tercio_next(run, -1, &result), TERCIO_EINTERRUPTED);
-    assert_int_equal(tercio_next(run, 0, &result), TERCIO_EAGAIN);
-    assert_int_equal(tercio_cancel(run, 0), 0);
-    assert_int_equal(tercio_next(run, -1, &result), 1);
-    tercio_release(run, &result);
-    tercio_run_close(run);
-    signpost_close(&post);
-    still_works(pool);
     tercio_close(pool);
 }
 
@@ -765,10 +643,6 @@ int main(int argc, char **argv)
         BATTERY_TEST(a_limit_for_exit),
         BATTERY_TEST(cancelled_queued_and_running),
         BATTERY_TEST(the_first_message_is_not_taken_back),
-        BATTERY_TEST(drivers_take_turns),
-        BATTERY_TEST(short_items_beside_a_long_one),
-        BATTERY_TEST(finished_while_others_wait),
-        BATTERY_TEST(interrupted),
         BATTERY_TEST(polled_one_result_at_a_time),
         BATTERY_TEST(parent_is_killed),
         BATTERY_TEST(the_thread_that_opened_it_ends),

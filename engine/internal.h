@@ -171,9 +171,9 @@ struct tercio_pool {
     const tercio__worker *last_in_turn;
     tercio__worker **kept; /* wakes.c: those that are kept awake while more messages follow */
     unsigned n_kept, kept_at;
-    bool counted_cpus;      /* kept is NULL because each worker has one */
-    uint64_t n_put_off;     /* messages since the first whose wake was put off, that included; 0: none was */
-    uint64_t put_off_since; /* when that was */
+    bool counted_cpus;     /* kept is NULL because each worker has one */
+    uint64_t owed_since;   /* when the first wake was put off that is still owed; 0: none is */
+    uint64_t look_at_owed; /* for when the keeper's timer is set to look after them; 0: it isn't */
 
     tercio_run *runs;
     tercio__chunk *pending, **pending_end;
@@ -282,6 +282,8 @@ const tercio__worker *tercio__next_kept(const tercio_pool *);
 tercio__worker *tercio__take_kept(tercio_pool *);
 /* Wakes all whose wake was put off. Under the lock. */
 void tercio__wake_owed(tercio_pool *);
+/* For the keeper, under the lock: wakes those whose wake was put off too long ago. Returns: when to look again; 0: need not. */
+uint64_t tercio__check_owed(tercio_pool *);
 
 /* ---- inbox.c: results on their way ------------------------------------------------------------------------------ */
 

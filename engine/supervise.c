@@ -226,13 +226,17 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
     return now + grace_ns(pool);
 }
 
+/* Of two deadlines; 0 is none. */
+static uint64_t sooner(uint64_t one, uint64_t other)
+{
+    return one == 0 || (other && other < one) ? other : one;
+}
+
 static uint64_t check_deadlines(tercio_pool *pool, bool *hidden)
 {
     uint64_t next = 0, now = tercio__now();
     for (unsigned i = 0; i < pool->n_workers; i++) {
-        uint64_t deadline = check_worker(&pool->workers[i], now, hidden);
-        if (deadline && (next == 0 || deadline < next))
-            next = deadline;
+        next = sooner(next, check_worker(&pool->workers[i], now, hidden));
     }
     return next;
 }
@@ -394,9 +398,8 @@ static void *keep(void *data)
         tercio__pump(pool);
         collect_the_dead(pool, tokens, n);
         bool hidden = false;
-        uint64_t deadline = check_deadlines(pool, &hidden), look = tercio__linger(pool);
-        if (look && (deadline == 0 || look < deadline))
-            deadline = look;
+        uint64_t deadline = check_deadlines(pool, &hidden);
+        deadline = sooner(sooner(deadline, tercio__linger(pool)), tercio__check_owed(pool));
         if (pool->needs_start && wanted(pool)) {
             tercio__unlock(pool);
             int error = tercio__start_missing(pool), number = errno;

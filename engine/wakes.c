@@ -4,7 +4,8 @@
  * nothing faster: those that are awake have work. So while quick messages are pushed one after another
  * (tercio_message.more), as many workers are kept awake as there are CPUs beside the caller's own, and the others are
  * woken when it stops: each of them finds several messages then. The messages lie in the rings all the same, so whoever
- * dies meanwhile leaves nothing behind that deaths.c doesn't look after.
+ * dies meanwhile leaves nothing behind that deaths.c doesn't look after. Whatever the caller does instead of saying that it
+ * stops, the keeper wakes them after 20 ms.
  */
 #include <stdlib.h>
 
@@ -14,8 +15,7 @@
 /* ns. Of longer messages each is worth a wake at once. */
 static const double quick = 50e3;
 /* Messages that a worker which is kept awake may be busy while they are handed to others. */
-enum { MOST_BUSY = 256, LOOK_AT_CLOCK = 64 };
-static const uint64_t longest_put_off = 20000000; /* ns */
+enum { MOST_BUSY = 256, LONGEST_PUT_OFF = 20000000 /* ns */ };
 
 bool tercio__is_asleep(const tercio__worker *worker)
 {
@@ -97,9 +97,6 @@ bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_item
     tercio_pool *pool = run->pool;
     if (!tercio__may_wake_later(run, n_items))
         return false;
-    if (pool->n_put_off && ++pool->n_put_off % LOOK_AT_CLOCK == 0 &&
-        tercio__now() - pool->put_off_since > longest_put_off)
-        tercio__wake_owed(pool);
     if (worker->is_kept)
         return false;
     for (unsigned i = 0; i < pool->n_kept; i++)
@@ -110,22 +107,38 @@ bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_item
             return false;
         }
     worker->owed = true;
-    if (pool->n_put_off == 0) {
-        pool->n_put_off = 1;
-        pool->put_off_since = tercio__now();
+    if (pool->owed_since == 0) {
+        pool->owed_since = tercio__now();
+        if (pool->look_at_owed == 0) { /* else a row before this one has had the timer set */
+            pool->look_at_owed = pool->owed_since + LONGEST_PUT_OFF;
+            tercio__bell_ring(pool->keeper_bell);
+        }
     }
     return true;
 }
 
 void tercio__wake_owed(tercio_pool *pool)
 {
-    if (pool->n_put_off == 0)
+    if (pool->owed_since == 0)
         return;
-    pool->n_put_off = 0;
+    pool->owed_since = 0;
     for (unsigned i = 0; i < pool->n_workers; i++) {
         tercio__worker *worker = &pool->workers[i];
         if (worker->owed && worker->sender.map.words)
             tercio__wake(worker);
         worker->owed = false;
     }
+}
+
+uint64_t tercio__check_owed(tercio_pool *pool)
+{
+    if (pool->look_at_owed == 0)
+        return 0;
+    uint64_t now = tercio__now();
+    if (now < pool->look_at_owed)
+        return pool->look_at_owed;
+    if (pool->owed_since && now - pool->owed_since < LONGEST_PUT_OFF)
+        return pool->look_at_owed = pool->owed_since + LONGEST_PUT_OFF;
+    tercio__wake_owed(pool);
+    return pool->look_at_owed = 0;
 }

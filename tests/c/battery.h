@@ -64,7 +64,7 @@ enum { MOST_ITEMS = 1 << 16 };
 
 typedef struct {
     _Atomic uint32_t begun[MOST_ITEMS], ended[MOST_ITEMS];
-    _Atomic uint32_t open[2], exits; /* open: gates, for tasks that wait */
+    _Atomic uint32_t told, open[2], exits; /* open: gates, for tasks that wait */
 } ledger;
 
 static ledger *the_ledger;

@@ -32,7 +32,7 @@ static void *map_file(const char *variable, size_t size)
 /* ---- The scene, in a process of its own --------------------------------------------------------------------------- */
 
 enum { SMALL = 18, LARGE = 5, MOST_BYTES = 90000, MANY = 20, ANSWER_BYTES = 400 };
-enum { ANSWER = N_TASKS, TELL, GATED, N_OWN_TASKS };
+enum { ANSWER = N_TASKS, TELL, UNTIL_STRUCK, N_OWN_TASKS };
 
 static int task_answer(tercio_call *call, tercio_bytes in, void *out)
 {
@@ -176,7 +176,7 @@ static void cancels(tercio_pool *pool, bool one_may_die)
 /* ---- A worker that is stopped just before it rings ---------------------------------------------------------------------- */
 
 /* A task that ends when somebody has been struck. */
-static int task_gated(tercio_call *call, tercio_bytes in, void *out)
+static int task_until_struck(tercio_call *call, tercio_bytes in, void *out)
 {
     (void)call, (void)in;
     if (faults == NULL)
@@ -196,7 +196,7 @@ static const tercio_table *own_table(void)
     memcpy(all, tasks, sizeof tasks);
     all[ANSWER] = (tercio_task){"answer", task_answer, ANSWER_BYTES};
     all[TELL] = (tercio_task){"tell", task_tell, 0};
-    all[GATED] = (tercio_task){"gated", task_gated, 8};
+    all[UNTIL_STRUCK] = (tercio_task){"until struck", task_until_struck, 8};
     made = table;
     made.tasks = all;
     made.n_tasks = N_OWN_TASKS;
@@ -217,7 +217,7 @@ static void play_stopped_ring(tercio_pool *pool)
     tercio_result result = {.size = sizeof result};
     tercio_run *run;
     pthread_t other;
-    CHECK(tercio_submit(pool, GATED, (tercio_bytes){NULL, 0}, NULL, &run) == 0);
+    CHECK(tercio_submit(pool, UNTIL_STRUCK, (tercio_bytes){NULL, 0}, NULL, &run) == 0);
     wait_until_told(); /* so that it is the other worker that is struck */
     CHECK(pthread_create(&other, NULL, work_until_struck, pool) == 0);
     strcpy(faults->label, "ring: owed");

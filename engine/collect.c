@@ -50,7 +50,7 @@ void tercio__answer(tercio__chunk *chunk, tercio__entry entry, const char *messa
     entry.message_size = message ? (uint32_t)strlen(message) + 1 : 0;
     if (tercio__inbox_add(&run->incoming, &entry, NULL, NULL, message))
         run->error = TERCIO_ENOMEM;
-    run->news = true;
+    run->news = NEWS;
     chunk->done++;
     chunk->attempts = 0; /* the next item was never begun */
     run->n_active--;
@@ -143,7 +143,7 @@ static void take_result(tercio__worker *worker, const tercio__record *record, co
         run->error = TERCIO_ENOMEM;
     else if (record->n_blocks)
         take_blocks(pool, blocks, record->n_blocks);
-    run->news = true;
+    run->news = NEWS;
     count_answered(chunk, 1);
     if (record->status && run->options.stop_on_error && !run->stopped) {
         run->stopped = true;
@@ -194,7 +194,7 @@ static uint32_t take_row(tercio__worker *worker, const tercio__record *record, c
     };
     if (tercio__inbox_add(&run->incoming, &entry, NULL, bytes - sizeof(tercio__short), NULL))
         run->error = TERCIO_ENOMEM;
-    run->news = true;
+    run->news = NEWS;
     count_answered(chunk, n);
     tercio__receiver_pass_row(sender, n, size);
     return n;
@@ -357,7 +357,7 @@ void tercio__pump_worker(tercio__worker *worker)
         tercio__wake_for_room(worker);
 }
 
-void tercio__pump(tercio_pool *pool)
+void tercio__gather(tercio_pool *pool)
 {
     for (unsigned i = 0; i < pool->n_workers; i++)
         tercio__pump_worker(&pool->workers[i]);
@@ -365,20 +365,58 @@ void tercio__pump(tercio_pool *pool)
         tercio__dispatch_pending(pool);
     else
         tercio__balance(pool, true);
+    if (pool->n_dead_ranges)
+        tercio__discard_dead(pool);
+}
+
+/* There is something to take, or nothing more will come. */
+static bool has_something(const tercio_run *run)
+{
+    return !tercio__inbox_empty(&run->incoming) || run->error || ((run->ended || run->stopped) && run->n_chunks == 0);
+}
+
+void tercio__tell_callers(tercio_pool *pool)
+{
     bool busy = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run; run = run->next) {
         busy |= run->n_chunks > 0;
-        if (run->waits && (!tercio__inbox_empty(&run->incoming) || run->landing.n != run->landing.seen ||
-                           run->wants_room || run->error || (run->ended && run->n_chunks == 0)))
+        if (run->waits && (has_something(run) || run->landing.n != run->landing.seen || run->wants_room))
             tercio__run_ring(run);
-        else if (run->bell_public && (!tercio__inbox_empty(&run->incoming) || run->error ||
-                                      ((run->ended || run->stopped) && run->n_chunks == 0)))
+        else if (run->bell_public && (has_something(run) || (run->refused_bytes && tercio__has_room(run))))
             tercio__bell_ring(run->bell);
     }
-    if (pool->pool_waits && !busy) /* tercio_finish; this is another thread */
-        tercio__bell_ring(pool->pool_waits_on);
-    if (pool->n_dead_ranges)
-        tercio__discard_dead(pool);
+    for (tercio__pool_waiter *waiter = pool->pool_waiters; waiter && !busy; waiter = waiter->next)
+        tercio__bell_ring(waiter->waits_on); /* tercio_finish; this is another thread */
+}
+
+/* A caller that is inside takes them itself. */
+static bool is_the_hosts(const tercio_run *run)
+{
+    return run->options.notify && run->news != NO_NEWS && !run->is_inside && !tercio__inbox_empty(&run->incoming);
+}
+
+bool tercio__host_has_news(const tercio_pool *pool)
+{
+    for (const tercio_run *run = pool->runs; run; run = run->next)
+        if (is_the_hosts(run))
+            return true;
+    return false;
+}
+
+void tercio__tell_host(tercio_pool *pool)
+{
+    for (tercio_run *run = pool->runs; run; run = run->next)
+        if (is_the_hosts(run) && run->news == NEWS) {
+            run->news = NEWS_TOLD;
+            tercio__bell_ring(pool->keeper_bell);
+        }
+}
+
+void tercio__pump(tercio_pool *pool)
+{
+    tercio__gather(pool);
+    tercio__tell_callers(pool);
+    tercio__tell_host(pool);
 }
 
 void tercio__return_blocks(tercio_pool *pool, tercio_result *result)

@@ -134,16 +134,23 @@ struct tercio_run {
         uint64_t n;    /* items that landed */
         uint64_t seen; /* ... when the caller looked last */
     } landing;
-    bool news;              /* came since the host was notified */
-    bool waits, wants_room; /* somebody is in tercio_wait ... */
-    int waits_on;           /* ... on this bell */
-    int bell;               /* of this run alone; -1: none yet */
+    enum { NO_NEWS, NEWS, NEWS_TOLD } news; /* results that the host wasn't notified of; TOLD: the keeper will */
+    bool is_inside;                         /* its caller is in a call that looks for results */
+    bool waits, wants_room;                 /* ... and asleep in tercio_wait ... */
+    int waits_on;                           /* ... on this bell */
+    int bell;                               /* of this run alone; -1: none yet */
     uint32_t fork_generation;
     bool bell_public; /* tercio_run_fd was asked for */
     bool interrupted; /* whoever waits shall return, once */
     double item_ns;   /* mean time of an item, smoothed; 0: none yet */
     uint32_t depth;   /* messages ahead of each worker */
 };
+
+/* Who is in tercio__pool_wait. */
+typedef struct tercio__pool_waiter {
+    struct tercio__pool_waiter *next;
+    int waits_on; /* the caller bell; or, where another one drives, a bell of its own */
+} tercio__pool_waiter;
 
 struct tercio_pool {
     pthread_mutex_t lock;
@@ -178,10 +185,8 @@ struct tercio_pool {
     tercio_run *runs;
     tercio__chunk *pending, **pending_end;
     uint32_t next_context;
-    unsigned n_waiting; /* callers asleep */
-    bool pool_waits;    /* one of them in tercio__pool_wait ... */
-    int pool_waits_on;  /* ... on this bell: caller_bell, or, when a run's caller drives, pool_bell */
-    int pool_bell;      /* -1: not needed yet */
+    unsigned n_waiting;                /* callers asleep */
+    tercio__pool_waiter *pool_waiters; /* those of them that are in tercio__pool_wait */
 
     int caller_bell, keeper_bell, set;
     int lifeline[2];          /* for workers that a thread starts which may end before the process; -1: not needed */
@@ -315,8 +320,14 @@ static inline bool tercio__inbox_empty(const tercio__inbox *inbox)
 
 /* ---- collect.c: from rings to inboxes --------------------------------------------------------------------------- */
 
-/* Reads all that workers have said, reclaims slots, hands out pending work. Under the lock. */
+/* Reads all that workers have said, reclaims slots, hands out pending work; and rings all those who have something of it.
+ * Under the lock. */
 void tercio__pump(tercio_pool *);
+/* Its two halves, for the keeper, which has the host notified by itself. */
+void tercio__gather(tercio_pool *);
+void tercio__tell_callers(tercio_pool *);
+/* Has the keeper notify the host of what came for runs that no caller is looking after just now. Under the lock. */
+void tercio__tell_host(tercio_pool *);
 void tercio__pump_worker(tercio__worker *);
 /* An answer of the engine's own for the next item of a chunk; index and cookie are filled in here. */
 void tercio__answer(tercio__chunk *, tercio__entry, const char *message);

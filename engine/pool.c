@@ -167,7 +167,7 @@ static tercio_pool *new_pool(void)
     }
     tercio__fork_watch();
     pool->fork_generation = tercio__fork_generation();
-    pool->caller_bell = pool->keeper_bell = pool->pool_bell = pool->set = -1;
+    pool->caller_bell = pool->keeper_bell = pool->set = -1;
     pool->starter_events[0] = pool->starter_events[1] = -1;
     pool->lifeline[0] = pool->lifeline[1] = -1;
     pool->pending_end = &pool->pending;
@@ -354,6 +354,15 @@ static void hand_out_exits(tercio_pool *pool, void (*on_exit)(void *user, const 
     }
 }
 
+/* Who sleeps until there is room, or until its messages are answered and it has none, waits for nothing any more. */
+static void close_to_work(tercio_pool *pool)
+{
+    if (pool->finishing)
+        return;
+    pool->finishing = true;
+    tercio__ring_all(pool);
+}
+
 int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user, const tercio_result *), void *user)
 {
     if (pool == NULL)
@@ -366,7 +375,7 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
     while (result == 0 && !pool->closing && (pool->n_live > 0 || (busy(pool) && !pool->failure))) {
         tercio__pump(pool);
         if (!busy(pool)) {
-            pool->finishing = true;
+            close_to_work(pool);
             ask_to_stop(pool, TERCIO__STOP_DRAINED);
         }
         if (pool->failure)
@@ -376,13 +385,13 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
     if (result == TERCIO_EAGAIN) {
         kill_all(pool);
         result = TERCIO_ETIMEDOUT;
-        pool->finishing = true;
+        close_to_work(pool);
         tercio__drop_pending(pool, NULL);
         while (pool->n_live > 0 && tercio__pool_wait(pool, 0) != TERCIO_ESYSTEM)
             ;
     }
     if (result == 0) {
-        pool->finishing = true;
+        close_to_work(pool);
         if (pool->failure)
             result = pool->failure;
         else if (pool->closing)
@@ -447,8 +456,7 @@ static void free_memory(tercio_pool *pool)
         tercio__file_retire(pool->file);
         tercio__file_unref(pool->file);
     }
-    const int own[] = {pool->caller_bell, pool->keeper_bell, pool->pool_bell,
-                       pool->set,         pool->lifeline[0], pool->lifeline[1]};
+    const int own[] = {pool->caller_bell, pool->keeper_bell, pool->set, pool->lifeline[0], pool->lifeline[1]};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         tercio__owned_close(own[i], pool->fork_generation);
     free(pool->dead_ranges);

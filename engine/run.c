@@ -187,7 +187,7 @@ void tercio_run_end(tercio_run *run)
     tercio__lock(run->pool);
     run->ended = true;
     tercio__wake_owed(run->pool);
-    if (run->waits)
+    if (run->waits || run->n_chunks == 0)
         tercio__run_ring(run);
     tercio__unlock(run->pool);
 }
@@ -227,6 +227,8 @@ void tercio_run_unattended(tercio_run *run)
     if (tercio__run_check(run))
         return;
     tercio__lock(run->pool);
+    run->news = NEWS; /* also what the host was told of while a caller was inside */
+    tercio__tell_host(run->pool);
     tercio__arm_keeper(run->pool, false);
     tercio__unlock(run->pool);
 }
@@ -252,7 +254,7 @@ static int without_result(const tercio_run *run)
         return 0;
     if (run->pool->failure)
         return run->pool->failure;
-    if (run->pool->closing)
+    if (run->pool->closing || (run->pool->finishing && run->n_chunks == 0))
         return TERCIO_ECLOSED;
     return TERCIO_EAGAIN;
 }
@@ -270,8 +272,10 @@ int tercio__run_next(tercio_run *run, double timeout, tercio_result *result)
         tercio__lock(pool);
         if (timeout != 0)
             tercio__wake_owed(pool);
+        run->is_inside = true;
         if (tercio__inbox_empty(&run->incoming))
             tercio__pump(pool);
+        run->is_inside = false;
         if (!tercio__inbox_empty(&run->incoming)) {
             run->current.first = run->incoming.first;
             run->current.last = run->incoming.last;
@@ -375,7 +379,8 @@ static void let_go(tercio_run *run)
                 continue;
             chunk->run = NULL;
             chunk->abort = TERCIO__ABORT_DROP;
-            atomic_store_explicit(&worker->sender.map.words->cancel, s + 1, memory_order_release);
+            if (s == tercio__sender_passed(&worker->sender)) /* else the word may be about the one behind it */
+                atomic_store_explicit(&worker->sender.map.words->cancel, s + 1, memory_order_release);
         }
     }
 }
@@ -486,8 +491,10 @@ int tercio_cancel(tercio_run *run, uint64_t index)
             }
         }
     }
-    if (error == 0)
+    if (error == 0) {
         tercio__run_ring(run);
+        tercio__tell_host(pool);
+    }
     tercio__unlock(pool);
     tercio__drop_garbage(pool);
     return error;

@@ -381,7 +381,7 @@ static bool has_to_notify(tercio_pool *pool)
     if (pool->host->notify == NULL || !tercio__host_has_news(pool))
         return false;
     for (tercio_run *run = pool->runs; run; run = run->next)
-        run->news = false;
+        run->news = NO_NEWS;
     return true;
 }
 
@@ -395,8 +395,9 @@ static void *keep(void *data)
     while (!pool->keeper_stops) {
         for (int i = 0; i < n; i++)
             take_token(pool, tokens[i]);
-        tercio__pump(pool);
-        collect_the_dead(pool, tokens, n);
+        tercio__gather(pool);
+        collect_the_dead(pool, tokens, n); /* reads what they said last */
+        tercio__tell_callers(pool);
         bool hidden = false;
         uint64_t deadline = check_deadlines(pool, &hidden);
         deadline = sooner(sooner(deadline, tercio__linger(pool)), tercio__check_owed(pool));

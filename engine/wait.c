@@ -21,8 +21,8 @@ void tercio__ring_all(tercio_pool *pool)
 {
     for (tercio_run *run = pool->runs; run; run = run->next)
         tercio__run_ring(run);
-    if (pool->pool_waits)
-        tercio__bell_ring(pool->pool_waits_on);
+    for (tercio__pool_waiter *waiter = pool->pool_waiters; waiter; waiter = waiter->next)
+        tercio__bell_ring(waiter->waits_on);
 }
 
 /* ---- Announcing ---------------------------------------------------------------------------------------------------- */
@@ -37,27 +37,50 @@ static void publish(_Atomic uint32_t *word, uint32_t wants)
     tercio__at("announce: announced");
 }
 
+/* Nobody sleeps for what comes of it, and somebody is to hear of it: the host, or who polls it. */
+static bool is_for_others(const tercio_run *run)
+{
+    return !run->waits && ((run->options.notify && run->n_active > 0) ||
+                           (run->bell_public && (run->n_chunks > 0 || run->refused_bytes)));
+}
+
+/* Where the worker is when it has done the first message that is for others; of several items each is news. */
+static uint64_t mark_for_others(const tercio__worker *worker, uint32_t *wants)
+{
+    const tercio__sender *sender = &worker->sender;
+    for (uint64_t s = sender->reclaimed; s < sender->tail; s++) {
+        const tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
+        if (chunk->over || chunk->run == NULL || !is_for_others(chunk->run))
+            continue;
+        if (chunk->n_items > 1)
+            *wants = TERCIO__WANT_ANY;
+        return s + 1;
+    }
+    return UINT64_MAX;
+}
+
 /* B1 for callers: what the workers shall ring for. */
 static void announce(tercio_pool *pool)
 {
-    uint32_t wants = pool->pool_waits ? TERCIO__WANT_ANY : TERCIO__WANT_LOW_WATER;
-    bool feeding = false;
+    uint32_t wants = pool->pool_waiters ? TERCIO__WANT_ANY : TERCIO__WANT_LOW_WATER;
+    bool feeding = false, others = false;
     for (tercio_run *run = pool->runs; run; run = run->next) {
-        if (!run->waits)
-            continue;
-        if (!run->options.low_water)
+        others |= is_for_others(run);
+        feeding |= run->waits ? run->wants_room : run->bell_public && run->refused_bytes;
+        if (run->waits && !run->options.low_water)
             wants = TERCIO__WANT_ANY;
-        feeding |= run->wants_room;
     }
-    if (wants == TERCIO__WANT_LOW_WATER) {
-        for (unsigned i = 0; i < pool->n_workers; i++) {
-            tercio__sender *sender = &pool->workers[i].sender;
-            uint64_t passed = tercio__sender_passed(sender), load = sender->tail - passed;
-            uint64_t mark = load == 0 ? UINT64_MAX : feeding ? passed + (load + 1) / 2 : sender->tail;
-            if (load == 0 && pool->workers[i].restarts && !pool->workers[i].alive)
-                mark = 0; /* when it lives, it can have some of what was queued for others meanwhile */
-            atomic_store_explicit(&sender->map.words->low_water, mark, memory_order_relaxed);
-        }
+    for (unsigned i = 0; i < pool->n_workers && wants == TERCIO__WANT_LOW_WATER; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        tercio__sender *sender = &worker->sender;
+        uint64_t passed = tercio__sender_passed(sender), load = sender->tail - passed;
+        uint64_t mark = load == 0 ? UINT64_MAX : feeding ? passed + (load + 1) / 2 : sender->tail;
+        if (load == 0 && worker->restarts && !worker->alive)
+            mark = 0; /* when it lives, it can have some of what was queued for others meanwhile */
+        uint64_t other = others ? mark_for_others(worker, &wants) : UINT64_MAX;
+        if (other < mark)
+            mark = other;
+        atomic_store_explicit(&sender->map.words->low_water, mark, memory_order_relaxed);
     }
     publish(&pool->page->caller_wants, wants);
 }
@@ -79,9 +102,19 @@ void tercio__arm_keeper(tercio_pool *pool, bool always)
 {
     bool wanted = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run && !wanted; run = run->next)
-        wanted = ((run->options.notify && run->n_active > 0) || (run->bell_public && run->n_chunks > 0)) && !run->waits;
-    if (!always && (!wanted || pool->n_waiting > 0)) /* a caller that sleeps looks after everything */
+        wanted = is_for_others(run);
+    if (!always && !wanted)
         return;
+    if (!always && pool->n_waiting > 0) {
+        /* A caller that sleeps looks after everything. What it asked to be woken for, it asked before this was there. */
+        if ((atomic_load_explicit(&pool->page->caller_wants, memory_order_relaxed) & TERCIO__WANTS) !=
+            TERCIO__WANT_LOW_WATER)
+            return;
+        announce(pool);
+        if (news_after_announcing(pool))
+            tercio__bell_ring(pool->caller_bell);
+        return;
+    }
     /* Also where it stands announced: a worker that has rung may be about to take that one back. */
     publish(&pool->page->keeper_wants, TERCIO__WANT_ANY);
     if (news_after_announcing(pool))
@@ -137,25 +170,15 @@ static void pass_on(tercio_pool *pool)
             tercio__run_ring(run);
             return;
         }
-    if (pool->pool_waits)
-        tercio__bell_ring(pool->pool_waits_on);
-}
-
-bool tercio__host_has_news(const tercio_pool *pool)
-{
-    for (const tercio_run *run = pool->runs; run; run = run->next)
-        if (run->options.notify && run->news && !tercio__inbox_empty(&run->incoming))
-            return true;
-    return false;
+    if (pool->pool_waiters)
+        tercio__bell_ring(pool->pool_waiters->waits_on);
 }
 
 static bool answered(tercio_run *run, bool or_room)
 {
-    /* The host takes all such runs at once, so whoever waits for one is told of each. */
-    if (run->options.notify && tercio__host_has_news(run->pool))
-        return true;
     return !tercio__inbox_empty(&run->incoming) || run->landing.n != run->landing.seen || run->error ||
-           run->pool->failure || run->pool->closing || (run->n_chunks == 0 && (run->ended || run->stopped)) ||
+           run->pool->failure || run->pool->closing ||
+           (run->n_chunks == 0 && (run->ended || run->stopped || run->pool->finishing)) ||
            (or_room && tercio__has_room(run));
 }
 
@@ -171,11 +194,10 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
     bool spun = false;
 
     tercio__lock(pool);
+    run->is_inside = true;
     tercio__wake_owed(pool);
     for (;;) {
         tercio__pump(pool);
-        if (tercio__host_has_news(pool) && (!run->options.notify || tercio__inbox_empty(&run->incoming)))
-            tercio__bell_ring(pool->keeper_bell);
         if (answered(run, or_room)) {
             result = 0;
             break;
@@ -230,6 +252,7 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
     }
     if (run->bell_public && answered(run, false))
         tercio__bell_ring(run->bell); /* whoever polls it still has something to take */
+    run->is_inside = false;
     pass_on(pool);
     tercio__arm_keeper(pool, false);
     tercio__unlock(pool);
@@ -249,26 +272,30 @@ int tercio__pool_wait(tercio_pool *pool, uint64_t deadline)
     bool drives = !pool->driver;
     tercio__wake_owed(pool);
     /* Two sleepers on one bell would take each other's rings. */
-    if (!drives && pool->pool_bell < 0 && (pool->pool_bell = tercio__owned(tercio__bell_create())) < 0) {
-        pool->pool_bell = -1;
+    tercio__pool_waiter self = {.waits_on = drives ? pool->caller_bell : tercio__owned(tercio__bell_create())}, **at;
+    if (self.waits_on < 0)
         return TERCIO_ESYSTEM;
-    }
-    pool->pool_waits = true;
-    pool->pool_waits_on = drives ? pool->caller_bell : pool->pool_bell;
+    self.next = pool->pool_waiters;
+    pool->pool_waiters = &self; /* cppcheck-suppress autoVariables; it is taken out below */
     pool->n_waiting++;
     pool->driver = true;
     announce(pool);
     if (!news_after_announcing(pool)) {
         tercio__unlock(pool);
-        result = tercio__bells_wait(&pool->pool_waits_on, 1, deadline, NULL);
+        result = tercio__bells_wait(&self.waits_on, 1, deadline, NULL);
         tercio__lock(pool);
         result = result == 0 ? TERCIO_EAGAIN : result > 0 ? 0 : result;
     }
-    tercio__bell_clear(pool->pool_waits_on);
-    pool->pool_waits = false;
+    for (at = &pool->pool_waiters; *at != &self; at = &(*at)->next)
+        ;
+    *at = self.next;
     pool->n_waiting--;
-    if (drives)
+    if (drives) {
+        tercio__bell_clear(pool->caller_bell);
         pool->driver = false;
+    } else {
+        tercio__owned_close(self.waits_on, pool->fork_generation);
+    }
     pass_on(pool);
     if (result == 0 && atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed))
         result = TERCIO_EINTERRUPTED;

@@ -144,6 +144,7 @@ struct pool_object {
     size_t n_left;          /* threads that could not be ended */
     bool opened;            /* what is registered from here on isn't inherited by fork */
     bool closing;           /* no engine call may be begun any more */
+    bool finished;          /* all work is done and the workers are gone: whoever else waits for that has it, too */
     bool close_later;       /* asked for in the supervisor's thread: whoever comes next does it */
     unsigned long keeper;   /* the supervisor's thread while it is in async_notify; else 0 */
     CallObject *first_call; /* strong, may be NULL: workers inherit it */

@@ -252,9 +252,9 @@ static void exit_note(void *user, const tercio_result *r)
 static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
 {
     PoolObject *self = (PoolObject *)o;
-    if (pool_unusable(self) || async_wait_idle(self) < 0)
+    if (!self->finished && (pool_unusable(self) || async_wait_idle(self) < 0))
         return NULL;
-    for (;;) {
+    while (!self->finished) {
         if (pool_unusable(self) || worker_waits(self->env.st, self, NULL) < 0)
             return NULL;
         go_in(self);
@@ -282,7 +282,7 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
             pool_close(self);
             return NULL;
         }
-        break;
+        self->finished = true;
     }
     pool_close(self);
     if (self->exit_error != NULL) {

@@ -414,7 +414,7 @@ static PyObject *run_close(PyObject *o, PyObject *Py_UNUSED(none))
     if (r->busy) { /* another thread is in it, or the user's iterator calls us: it closes on its way out */
         r->close_wanted = true;
         if (!pool_is_foreign(r->pool))
-            pool_kick(r->pool);
+            tercio_run_interrupt(r->run);
     } else {
         close_run(r);
     }

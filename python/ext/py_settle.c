@@ -322,7 +322,6 @@ int apply_wait(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout, 
         }
         unsigned long outer = at->pumper;
         at->pumper = me;
-        bool skipped = fresh;
         int n = fresh ? 0 : deliver(pool, at);
         fresh = false;
         if (n < 0)
@@ -333,7 +332,7 @@ int apply_wait(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout, 
             at->in_wait = true;
             result = pool_wait(pool, at->run, left, false);
             at->in_wait = false;
-            if (result == WAIT_RAISED && skipped && at->run != NULL)
+            if (result == WAIT_RAISED && at->run != NULL)
                 tercio_run_unattended(at->run);
             if (result != WAIT_RAISED && result != TERCIO_EAGAIN && result != TERCIO_EINTERRUPTED && result != 0) {
                 if (at->run != NULL && result != TERCIO_ECLOSED) {
@@ -393,7 +392,7 @@ void async_notify(PoolObject *pool)
                     fail_pending(pool, at);
                 /* Reading an answer runs Python code: the pumper may have looked meanwhile, and gone to sleep. */
                 if (at->done != NULL && at->in_wait)
-                    pool_kick(pool);
+                    tercio_run_interrupt(at->run);
             }
             continue;
         }

@@ -87,7 +87,7 @@ static inline void new_ledger(void)
 
 /* ---- Tasks ------------------------------------------------------------------------------------------------------- */
 
-enum { WORK, HOW, PATTERN, LISTEN, STUCK, SLEEP, GATED, N_TASKS };
+enum { WORK, HOW, PATTERN, LISTEN, STUCK, SLEEP, GATED, FAILING, N_TASKS };
 enum { BY_LIVING, BY_KILL, BY_SEGV, BY_EXIT_0, BY_EXIT_3, BY_ABORT };
 
 typedef struct {
@@ -144,6 +144,12 @@ static inline int task_gated(tercio_call *call, tercio_bytes in, void *out)
     while (!atomic_load(&the_ledger->open[asked.how]))
         sched_yield();
     return task_work(call, in, out);
+}
+
+static inline int task_failing(tercio_call *call, tercio_bytes in, void *out)
+{
+    (void)in, (void)out;
+    return tercio_fail(call, 5, "no");
 }
 
 /* A large answer whose every byte is known, from an input whose every byte is looked at. */
@@ -245,9 +251,10 @@ static inline int task_exit(tercio_call *call, void *state)
 }
 
 static const tercio_task tasks[N_TASKS] = {
-    [WORK] = {"work", task_work, 8},       [HOW] = {"how", task_how, 8},       [PATTERN] = {"pattern", task_pattern, 0},
-    [LISTEN] = {"listen", task_listen, 0}, [STUCK] = {"stuck", task_stuck, 0}, [SLEEP] = {"sleep", task_sleep, 0},
-    [GATED] = {"gated", task_gated, 8},
+    [WORK] = {"work", task_work, 8},          [HOW] = {"how", task_how, 8},
+    [PATTERN] = {"pattern", task_pattern, 0}, [LISTEN] = {"listen", task_listen, 0},
+    [STUCK] = {"stuck", task_stuck, 0},       [SLEEP] = {"sleep", task_sleep, 0},
+    [GATED] = {"gated", task_gated, 8},       [FAILING] = {"failing", task_failing, 0},
 };
 static const tercio_table table = {.size = sizeof table,
                                    .task_size = sizeof(tercio_task),

@@ -302,7 +302,8 @@ TERCIO_API int tercio_get_longest(tercio_pool *, unsigned worker, tercio_longest
 TERCIO_API void tercio_interrupt(tercio_pool *);
 
 /* Waits for all work, then ends the workers; `on_exit` gets what each exit function left (kind TERCIO_KIND_EXIT).
- * timeout in seconds; 0 or below: none. The pool takes no more work afterwards.
+ * timeout in seconds; 0 or below: none. The pool takes no more work afterwards: other callers get TERCIO_ECLOSED then.
+ * Caller: any thread, also several at a time.
  * Returns: 0; TERCIO_ETIMEDOUT (the rest is killed); TERCIO_EINTERRUPTED, _EFORKED, _ECLOSED. */
 TERCIO_API int tercio_finish(tercio_pool *, double timeout, void (*on_exit)(void *user, const tercio_result *),
                              void *user);

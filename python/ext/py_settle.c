@@ -332,8 +332,6 @@ int apply_wait(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout, 
             at->in_wait = true;
             result = pool_wait(pool, at->run, left, false);
             at->in_wait = false;
-            if (result == WAIT_RAISED && at->run != NULL)
-                tercio_run_unattended(at->run);
             if (result != WAIT_RAISED && result != TERCIO_EAGAIN && result != TERCIO_EINTERRUPTED && result != 0) {
                 if (at->run != NULL && result != TERCIO_ECLOSED) {
                     error_raise(pool->env.st, pool, result);
@@ -358,8 +356,11 @@ int apply_wait(PoolObject *pool, apply_run *at, AsyncObject *a, double timeout, 
                 continue;
             }
         }
-        if (result != 0)
+        if (result != 0) {
+            if (at->run != NULL) /* the supervisor may have left to us what came while we were on our way out */
+                tercio_run_unattended(at->run);
             break;
+        }
     }
     Py_DECREF(pool);
     return result;

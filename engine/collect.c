@@ -369,8 +369,7 @@ void tercio__gather(tercio_pool *pool)
         tercio__discard_dead(pool);
 }
 
-/* There is something to take, or nothing more will come. */
-static bool has_something(const tercio_run *run)
+bool tercio__has_something(const tercio_run *run)
 {
     return !tercio__inbox_empty(&run->incoming) || run->error || ((run->ended || run->stopped) && run->n_chunks == 0);
 }
@@ -380,9 +379,9 @@ void tercio__tell_callers(tercio_pool *pool)
     bool busy = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run; run = run->next) {
         busy |= run->n_chunks > 0;
-        if (run->waits && (has_something(run) || run->landing.n != run->landing.seen || run->wants_room))
+        if (run->waits && (tercio__has_something(run) || run->landing.n != run->landing.seen || run->wants_room))
             tercio__run_ring(run);
-        else if (run->bell_public && (has_something(run) || (run->refused_bytes && tercio__has_room(run))))
+        else if (run->bell_public && (tercio__has_something(run) || (run->refused_bytes && tercio__has_room(run))))
             tercio__bell_ring(run->bell);
     }
     for (tercio__pool_waiter *waiter = pool->pool_waiters; waiter && !busy; waiter = waiter->next)

@@ -326,6 +326,8 @@ void tercio__pump(tercio_pool *);
 /* Its two halves, for the keeper, which has the host notified by itself. */
 void tercio__gather(tercio_pool *);
 void tercio__tell_callers(tercio_pool *);
+/* A run has something to take, or nothing more will come. Under the lock. */
+bool tercio__has_something(const tercio_run *);
 /* Has the keeper notify the host of what came for runs that no caller is looking after just now. Under the lock. */
 void tercio__tell_host(tercio_pool *);
 void tercio__pump_worker(tercio__worker *);

@@ -409,6 +409,21 @@ void tercio__arena_bury(tercio__arena *arena, uint32_t borrower)
     }
 }
 
+void tercio__arena_abandon(tercio__arena *arena, uint32_t borrower)
+{
+    for (uint32_t id = arena->records[0].next, next; id; id = next) {
+        struct record r = arena->records[id];
+        next = r.next;
+        if (r.borrower != borrower || r.segment)
+            continue;
+        unlink_lent(arena, id);
+        free_record(arena, id);
+        arena->in_use -= r.bytes;
+        arena->warm -= r.bytes;
+        tercio__heap_block_drop(r.head); /* the borrower's own reference stays until it returns the block */
+    }
+}
+
 const void *tercio__arena_data(tercio__arena *arena, const tercio_block *block)
 {
     uint32_t id = record_of(arena, block);

@@ -88,6 +88,9 @@ void tercio__arena_trim(tercio__arena *);
 void tercio__arena_unhold(tercio__arena *, const tercio_block *, uint32_t borrower);
 /* Frees all that is lent to a borrower who is dead. */
 void tercio__arena_bury(tercio__arena *, uint32_t borrower);
+/* The borrower is a thread that nobody looks after any more, and that may read on: each block is freed as soon as it is
+ * returned, without the arena. Heap blocks alone. */
+void tercio__arena_abandon(tercio__arena *, uint32_t borrower);
 /* The data of a block of this arena. */
 const void *tercio__arena_data(tercio__arena *, const tercio_block *);
 uint64_t tercio__arena_in_use(const tercio__arena *); /* bytes lent or pinned */

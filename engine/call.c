@@ -173,6 +173,8 @@ int tercio__call_send(tercio_call *call, int kind, int status, int code, const t
 
     if (n_parts > first) {
         size_t most = n_parts - first;
+        if (LOAD(call->words->gate, relaxed) == TERCIO__GATE_DEAD)
+            return TERCIO_ECLOSED; /* a thread that was left behind: nobody would give the blocks back */
         if (most * sizeof *blocks > call->page->ring_bytes / 4 || most > UINT16_MAX)
             return TERCIO_ETOOBIG;
         if (arena_of(call) == NULL || (most > BLOCKS_ON_STACK && (blocks = malloc(most * sizeof *blocks)) == NULL))

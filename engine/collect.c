@@ -272,7 +272,7 @@ static void settle_partly_done(tercio__worker *worker, uint64_t sequence)
     if (chunk->abort != TERCIO__ABORT_NO && chunk->abort_item == chunk->done && chunk->run &&
         chunk->abort != TERCIO__ABORT_DROP)
         answer_abort(worker, chunk);
-    bool wanted = chunk->run && !chunk->run->stopped && !pool->closing && chunk->abort != TERCIO__ABORT_DROP;
+    bool wanted = chunk->run && !chunk->run->stopped && tercio__keeps_work(pool) && chunk->abort != TERCIO__ABORT_DROP;
     if (chunk->done < chunk->n_items && wanted) {
         if (chunk->attempts) /* the worker left between two items: it did not begin this one */
             chunk->attempts--;

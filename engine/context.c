@@ -70,6 +70,26 @@ int tercio__context_new(tercio_pool *pool, const tercio_bytes *parts, size_t n_p
     return 0;
 }
 
+void tercio__context_strand(tercio_pool *pool, tercio__context *context)
+{
+    if (context == NULL || context->is_stranded)
+        return;
+    context->is_stranded = true;
+    context->refs++;
+    context->next = pool->stranded;
+    pool->stranded = context;
+}
+
+void tercio__contexts_free(tercio__context *first)
+{
+    while (first) {
+        tercio__context *context = first;
+        first = context->next;
+        free(context->parts);
+        free(context);
+    }
+}
+
 void tercio__context_unref(tercio_pool *pool, tercio__context *context)
 {
     if (context == NULL || --context->refs > 0)

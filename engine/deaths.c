@@ -30,7 +30,7 @@ static void settle_victim(tercio__worker *worker, tercio__chunk *chunk, const te
     char text[192];
     tercio__entry entry = {.worker = worker->index, .pid = worker->pid};
     bool meant = chunk->abort != TERCIO__ABORT_NO && chunk->abort_item == chunk->done;
-    if (chunk->abort == TERCIO__ABORT_DROP || chunk->run->stopped || worker->pool->failure)
+    if (chunk->abort == TERCIO__ABORT_DROP || chunk->run->stopped || !tercio__keeps_work(worker->pool))
         return; /* what ended the pool is what its callers shall hear, not the death that followed */
     if (chunk->abort != TERCIO__ABORT_NO && chunk->abort_item < chunk->done)
         return; /* it was answered when its time was up */
@@ -54,6 +54,12 @@ static void settle_victim(tercio__worker *worker, tercio__chunk *chunk, const te
     }
 }
 
+/* The thread has not ended, and nobody waits for it any more. */
+static bool is_left_behind(const tercio__worker *worker)
+{
+    return !worker->pool->starter->processes && !worker->goodbye;
+}
+
 static void settle_messages(tercio__worker *worker, const tercio__exit *how)
 {
     tercio_pool *pool = worker->pool;
@@ -67,12 +73,14 @@ static void settle_messages(tercio__worker *worker, const tercio__exit *how)
         const unsigned char *bytes = tercio__sender_bytes(sender, s);
         if (chunk->over)
             continue;
-        bool unseen = tercio__sender_revoke(sender, s);
+        bool unseen = tercio__sender_revoke(sender, s), in_use = !unseen && is_left_behind(worker);
+        if (in_use)
+            tercio__context_strand(pool, chunk->context);
         bool began =
             !unseen && running && chunk->done < chunk->n_items; /* killed behind its last answer, it ran none */
         if (began && chunk->run)
             settle_victim(worker, chunk, how);
-        bool wanted = !chunk->over && chunk->run && !chunk->run->stopped && !pool->closing && !pool->failure &&
+        bool wanted = !chunk->over && chunk->run && !chunk->run->stopped && tercio__keeps_work(pool) &&
                       chunk->abort != TERCIO__ABORT_DROP && chunk->done < chunk->n_items;
         if (wanted && !began && chunk->attempts)
             chunk->attempts--;
@@ -84,7 +92,8 @@ static void settle_messages(tercio__worker *worker, const tercio__exit *how)
             if (chunk->done < chunk->n_items)
                 tercio__garbage(pool, bytes + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, chunk->n_items,
                                 chunk->done, false);
-            tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)bytes, TERCIO__BLOCKS_FREE);
+            tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)bytes,
+                               in_use ? worker->index + 1 : TERCIO__BLOCKS_FREE);
         }
     }
 }
@@ -107,7 +116,10 @@ static void bury_arena(tercio__worker *worker)
     tercio_pool *pool = worker->pool;
     tercio__channel *words = worker->sender.map.words;
     uint32_t n = LOAD(words->n_segments, acquire);
-    tercio__arena_bury(pool->arena, worker->index + 1);
+    if (is_left_behind(worker))
+        tercio__arena_abandon(pool->arena, worker->index + 1);
+    else
+        tercio__arena_bury(pool->arena, worker->index + 1);
     if (!pool->starter->processes)
         return;
     for (uint32_t i = 0; i < n && i < TERCIO__SEGMENTS; i++) {
@@ -142,7 +154,7 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
 
     tercio__pump_worker(worker);
     tercio__at("death: heard to its end");
-    if (!worker->goodbye && !pool->closing) {
+    if (!worker->goodbye && pool->ending < TERCIO__DROPPING) {
         worker->died = true;
         worker->last_death = *how;
         worker->killed += how->signal == SIGKILL && !worker->struck;
@@ -152,7 +164,8 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
     keep_counters(worker);
     bury_arena(worker);
     tercio__at("death: buried");
-    if (!worker->alive && !worker->goodbye && !pool->closing && ++worker->stillborn >= still_born_limit(how)) {
+    if (!worker->alive && !worker->goodbye && pool->ending < TERCIO__DROPPING &&
+        ++worker->stillborn >= still_born_limit(how)) {
         tercio__entry entry = {.index = worker->index,
                                .kind = TERCIO_KIND_START,
                                .worker = worker->index,

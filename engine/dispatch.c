@@ -130,7 +130,7 @@ static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, bool
 bool tercio__has_room(tercio_run *run)
 {
     tercio_pool *pool = run->pool;
-    if (pool->failure || run->stopped || pool->closing || pool->finishing)
+    if (run->stopped || !tercio__takes_work(pool))
         return true; /* push will say so */
     /* What was refused last is what will be offered next; any other message is taken to be small. */
     uint64_t bytes = run->refused_bytes ? run->refused_bytes : 64, items = run->refused_items ? run->refused_items : 1;

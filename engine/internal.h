@@ -24,6 +24,24 @@ struct tercio__starter;
 
 /* ---- What is under way ----------------------------------------------------------------------------------------- */
 
+/* How a pool ends; it only goes forward. docs/design.md has the table of states and events. pool->failure stands beside
+ * it: a pool that failed does no work in any state. */
+enum {
+    TERCIO__OPEN,     /* takes work, and replaces its workers */
+    TERCIO__DRAINING, /* tercio_finish found nothing under way: workers end, and aren't replaced */
+    TERCIO__DROPPING, /* the limit of tercio_finish has passed: what is under way is dropped, workers are ended by force */
+    TERCIO__CLOSING /* tercio_close */
+};
+
+/* The supervisor's thread; it only goes forward, too. */
+enum {
+    TERCIO__KEEPER_NONE, /* it was never started, or is joined */
+    TERCIO__KEEPER_RUNS,
+    TERCIO__KEEPER_STOPS, /* it is asked to park */
+    TERCIO__KEEPER_PARKED, /* it does nothing any more, and lives on for workers that end with the thread that forked them */
+    TERCIO__KEEPER_RELEASED /* it may end */
+};
+
 enum { TERCIO__ABORT_NO, TERCIO__ABORT_CANCEL, TERCIO__ABORT_TIMEOUT, TERCIO__ABORT_DROP };
 
 /* A message: in a worker's ring (then it lies in worker->inflight), or waiting in the pool (then it is on
@@ -55,6 +73,8 @@ struct tercio__context {
     tercio_block block;  /* pinned; offset 0: none */
     tercio_block *parts; /* its large parts, pinned too */
     size_t n_parts;
+    bool is_stranded;
+    tercio__context *next; /* on pool->stranded */
 };
 
 /* An item that took long, of those that were a worker before. */
@@ -197,19 +217,21 @@ struct tercio_pool {
     _Atomic bool spin_off; /* they are asked to stop */
 
     pthread_t keeper;
-    bool keeper_runs, keeper_stops, keeper_parked, keeper_released;
+    int keeper_is; /* TERCIO__KEEPER_... */
     pthread_cond_t keeper_moves;
     bool needs_start;           /* a worker has to be replaced */
     bool started;               /* the first workers were */
+    tercio__context *stranded;  /* those that a thread which was left behind may open yet */
     tercio__range *dead_ranges; /* segments of workers that died */
     size_t n_dead_ranges;
     uint64_t moved_bytes; /* of blocks, since the keeper looked last */
     uint64_t trim_at;     /* when the keeper will look whether free memory can go; 0: it has, or there is little */
     bool listens;         /* for views that are closed after it went */
     _Atomic uint64_t blocks_out; /* large parts of results that were neither taken nor released */
-    bool closing, finishing;
-    int failure;            /* why the pool can't go on; 0: it can */
-    tercio__inbox failures; /* the first one, for tercio_failure */
+    int ending;                  /* TERCIO__OPEN ... */
+    uint64_t dropped_at;         /* when it began to drop; 0: it has not */
+    int failure;                 /* why the pool can't go on; 0: it can */
+    tercio__inbox failures;      /* the first one, for tercio_failure */
     tercio_result failure_result;
     bool failure_taken;
     tercio_view failure_view;
@@ -229,6 +251,17 @@ static inline void tercio__unlock(tercio_pool *pool)
 static inline bool tercio__is_ours(const tercio_pool *pool)
 {
     return pool->fork_generation == tercio__fork_generation();
+}
+
+/* Messages may be pushed, and runs opened. */
+static inline bool tercio__takes_work(const tercio_pool *pool)
+{
+    return pool->ending == TERCIO__OPEN && !pool->failure;
+}
+/* A message that comes back from a worker goes to another one; else it is dropped. */
+static inline bool tercio__keeps_work(const tercio_pool *pool)
+{
+    return pool->ending <= TERCIO__DRAINING && !pool->failure;
 }
 
 /* ---- dispatch.c: which worker gets which message ---------------------------------------------------------------- */
@@ -371,6 +404,10 @@ int tercio__pool_wait(tercio_pool *, uint64_t deadline);
 
 int tercio__context_new(tercio_pool *, const tercio_bytes *parts, size_t n_parts, tercio__context **);
 void tercio__context_unref(tercio_pool *, tercio__context *);
+/* Keeps the context until the pool and its threads are gone: a thread that was left behind may open it yet. Under the lock. */
+void tercio__context_strand(tercio_pool *, tercio__context *);
+/* Frees a list of them; their blocks go with the arena. */
+void tercio__contexts_free(tercio__context *first);
 /* Packs parts into pinned blocks. Under the lock. */
 int tercio__pack(tercio_pool *, const tercio_bytes *parts, size_t n_parts, tercio_block *block, tercio_block **blocks,
                  size_t *n_blocks);
@@ -396,7 +433,8 @@ void tercio__keep_longest(tercio__worker *);
 
 /* ---- deaths.c ----------------------------------------------------------------------------------------------------- */
 
-/* A worker's process or thread is gone. Under the lock. */
+/* A worker's process or thread is gone. A thread that has not said goodbye may still run: what it may touch stays until it
+ * ends. Under the lock. */
 void tercio__worker_gone(tercio__worker *, const tercio__exit *);
 /* Collects the worker if it is gone. Under the lock. Returns: true when it is. */
 bool tercio__worker_collect(tercio__worker *);
@@ -415,10 +453,18 @@ void tercio__keeper_stop(tercio_pool *);
 void tercio__keeper_end(tercio_pool *);
 /* Makes result->out of the block that it lies in; the view is to be closed after it. Returns: whether it was one. */
 bool tercio__make_whole(tercio_pool *, tercio_result *, tercio_view *);
-/* A thread that doesn't listen is left behind. Under the lock. */
-void tercio__leave_thread(tercio__worker *);
+/* Ends the worker by force: a process is killed, a thread is left behind. Under the lock, which is free meanwhile where it
+ * is a thread. */
+void tercio__kill_worker(tercio__worker *);
+/* As tercio__kill_worker; but a thread is asked to stop, and left behind by the supervisor after the grace. */
+void tercio__end_by_force(tercio__worker *);
+/* The message that the worker runs, or would take next; NULL: there is none. One that it has finished lies before it, though
+ * its slot may not be reclaimed yet. Under the lock. */
+tercio__chunk *tercio__running_chunk(tercio__worker *, uint64_t *sequence);
 /* Asks the worker to stop message `sequence`, which it has taken; the keeper kills it after the grace. Under the lock. */
 void tercio__interrupt_worker(tercio__worker *, uint64_t sequence);
+/* What is under way is about to be dropped: it must not look like an end of the runs. Under the lock. */
+void tercio__runs_lose(tercio_pool *, int error);
 void tercio__pool_fail(tercio_pool *, int error, const tercio__entry *, const tercio_block *, const void *out,
                        const char *message);
 /* Starts every worker that has none. Not under the lock. */
@@ -444,7 +490,7 @@ void tercio__worker_live(const tercio__worker_start *);
 /* Maps page and channel, and lives. For processes: never returns. */
 _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
                                       const tercio_host *, void *host_user, int parent_pid, bool lasting, int line);
-/* The thread that calls this ends no sooner than the process, or than the pool's last worker. */
+/* The thread that calls this ends no sooner than the process, or than the pool's last worker. Not under the lock. */
 bool tercio__lasting_thread(tercio_pool *);
 
 /* The signal that interrupts what a worker runs. */

@@ -277,7 +277,7 @@ int tercio_share(tercio_pool *pool, tercio_sharing sharing, tercio_bytes bytes, 
     tercio_block block;
     tercio__lock(pool);
     uint32_t n = atomic_load_explicit(&pool->page->n_shares, memory_order_relaxed);
-    int error = pool->closing || pool->finishing ? TERCIO_ECLOSED : n == TERCIO__SHARES ? TERCIO_ENOMEM : 0;
+    int error = pool->ending != TERCIO__OPEN ? TERCIO_ECLOSED : n == TERCIO__SHARES ? TERCIO_ENOMEM : 0;
     if (error == 0)
         error = tercio__arena_put(pool->arena, bytes.data, bytes.size, TERCIO__BLOCK_PINNED, &block);
     if (error == 0) {
@@ -316,15 +316,6 @@ static void ask_to_stop(tercio_pool *pool, uint32_t how)
     }
 }
 
-static void kill_all(tercio_pool *pool)
-{
-    for (unsigned i = 0; i < pool->n_workers; i++) {
-        tercio__worker *worker = &pool->workers[i];
-        if (worker->state != TERCIO_STATE_NONE && worker->handle >= 0)
-            (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
-    }
-}
-
 /* An answer that was too large for the ring lies in a block. */
 bool tercio__make_whole(tercio_pool *pool, tercio_result *result, tercio_view *view)
 {
@@ -357,10 +348,29 @@ static void hand_out_exits(tercio_pool *pool, void (*on_exit)(void *user, const 
 /* Who sleeps until there is room, or until its messages are answered and it has none, waits for nothing any more. */
 static void close_to_work(tercio_pool *pool)
 {
-    if (pool->finishing)
+    if (pool->ending != TERCIO__OPEN)
         return;
-    pool->finishing = true;
+    pool->ending = TERCIO__DRAINING;
     tercio__ring_all(pool);
+}
+
+/* The limit has passed. Processes are killed; threads are asked to stop, and those that don't are left behind after the
+ * grace. Nothing that comes back from a worker is handed out again. */
+static void drop_work(tercio_pool *pool)
+{
+    if (pool->ending < TERCIO__DROPPING) {
+        pool->ending = TERCIO__DROPPING;
+        pool->dropped_at = tercio__now();
+    }
+    tercio__runs_lose(pool, TERCIO_ECLOSED);
+    tercio__drop_pending(pool, NULL);
+    tercio__take_back(pool, NULL);
+    for (unsigned i = 0; i < pool->n_workers; i++)
+        tercio__end_by_force(&pool->workers[i]);
+    tercio__ring_all(pool);
+    tercio__bell_ring(pool->keeper_bell); /* it sets its timer for the grace */
+    while (pool->n_live > 0 && pool->ending != TERCIO__CLOSING && tercio__pool_wait(pool, 0) != TERCIO_ESYSTEM)
+        tercio__pump(pool);
 }
 
 int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user, const tercio_result *), void *user)
@@ -372,7 +382,7 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
     uint64_t deadline = timeout > 0 ? tercio__deadline(timeout) : 0;
     int result = 0;
     tercio__lock(pool);
-    while (result == 0 && !pool->closing && (pool->n_live > 0 || (busy(pool) && !pool->failure))) {
+    while (result == 0 && pool->ending < TERCIO__DROPPING && (pool->n_live > 0 || (busy(pool) && !pool->failure))) {
         tercio__pump(pool);
         if (!busy(pool)) {
             close_to_work(pool);
@@ -380,24 +390,21 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
         }
         if (pool->failure)
             ask_to_stop(pool, TERCIO__STOP_DRAINED);
-        result = tercio__pool_wait(pool, deadline);
+        result = deadline && tercio__now() >= deadline ? TERCIO_EAGAIN : tercio__pool_wait(pool, deadline);
     }
     if (result == TERCIO_EAGAIN) {
-        kill_all(pool);
+        drop_work(pool);
         result = TERCIO_ETIMEDOUT;
-        close_to_work(pool);
-        tercio__drop_pending(pool, NULL);
-        while (pool->n_live > 0 && tercio__pool_wait(pool, 0) != TERCIO_ESYSTEM)
-            ;
     }
     if (result == 0) {
         close_to_work(pool);
         if (pool->failure)
             result = pool->failure;
-        else if (pool->closing)
-            result = TERCIO_ECLOSED;
+        else if (pool->ending >= TERCIO__DROPPING)
+            result = TERCIO_ECLOSED; /* another caller's limit has passed, or the pool is closed */
     }
     tercio__unlock(pool);
+    tercio__drop_garbage(pool);
     hand_out_exits(pool, on_exit, user);
     return result;
 }
@@ -412,7 +419,7 @@ static void end_workers(tercio_pool *pool)
     bool killed = false;
 
     tercio__lock(pool);
-    pool->closing = true;
+    pool->ending = TERCIO__CLOSING;
     tercio__at("close: closing");
     tercio__drop_pending(pool, NULL);
     tercio__take_back(pool, NULL);
@@ -431,11 +438,8 @@ static void end_workers(tercio_pool *pool)
         tercio__lock(pool);
         if (n == 0 && !killed) {
             killed = true;
-            kill_all(pool);
-            if (!pool->starter->processes)
-                for (unsigned i = 0; i < pool->n_workers; i++)
-                    if (pool->workers[i].state != TERCIO_STATE_NONE)
-                        tercio__leave_thread(&pool->workers[i]);
+            for (unsigned i = 0; i < pool->n_workers; i++)
+                tercio__kill_worker(&pool->workers[i]);
         }
     }
     tercio__unlock(pool);

@@ -48,7 +48,7 @@ int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_con
     run->timeout_ns = tercio__nanoseconds(run->options.timeout);
     tercio__lock(pool);
     run->depth = tercio__is_quiet(run) && tercio__is_crowded(pool) ? 1 : 2; /* until the first is measured */
-    error = pool->closing || pool->finishing ? TERCIO_ECLOSED : pool->failure;
+    error = pool->ending != TERCIO__OPEN ? TERCIO_ECLOSED : pool->failure;
     if (!error && n_context)
         error = tercio__context_new(pool, context, n_context, &run->context);
     if (!error) {
@@ -73,7 +73,7 @@ fail:
 static int may_push(const tercio_run *run)
 {
     const tercio_pool *pool = run->pool;
-    if (pool->closing || pool->finishing)
+    if (pool->ending != TERCIO__OPEN)
         return TERCIO_ECLOSED;
     if (run->stopped)
         return TERCIO_ECANCELED;
@@ -254,7 +254,7 @@ static int without_result(const tercio_run *run)
         return 0;
     if (run->pool->failure)
         return run->pool->failure;
-    if (run->pool->closing || (run->pool->finishing && run->n_chunks == 0))
+    if (run->pool->ending == TERCIO__CLOSING || (run->pool->ending != TERCIO__OPEN && run->n_chunks == 0))
         return TERCIO_ECLOSED;
     return TERCIO_EAGAIN;
 }
@@ -508,15 +508,13 @@ void tercio_abort(tercio_pool *pool, tercio_run *run)
     tercio__drop_pending(pool, run);
     tercio__take_back(pool, run);
     for (unsigned i = 0; i < pool->n_workers; i++) {
+        uint64_t sequence;
         tercio__worker *worker = &pool->workers[i];
-        for (uint64_t s = worker->sender.reclaimed; s < worker->sender.tail; s++) {
-            tercio__chunk *chunk = &worker->inflight[s % TERCIO__SLOTS];
-            if (chunk->over || (run && chunk->run != run))
-                continue;
-            chunk->abort = TERCIO__ABORT_DROP;
-            tercio__interrupt_worker(worker, s);
-            break;
-        }
+        tercio__chunk *chunk = tercio__running_chunk(worker, &sequence);
+        if (chunk == NULL || chunk->over || (run && chunk->run != run))
+            continue;
+        chunk->abort = TERCIO__ABORT_DROP;
+        tercio__interrupt_worker(worker, sequence);
     }
     tercio__ring_all(pool);
     tercio__unlock(pool);

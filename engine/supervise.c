@@ -20,6 +20,13 @@ enum { TOKENS = 16 };
 
 /* ---- Failures of the pool itself ---------------------------------------------------------------------------------- */
 
+void tercio__runs_lose(tercio_pool *pool, int error)
+{
+    for (tercio_run *run = pool->runs; run; run = run->next)
+        if (run->error == 0 && (run->n_chunks || !run->ended))
+            run->error = error;
+}
+
 void tercio__pool_fail(tercio_pool *pool, int error, const tercio__entry *entry, const tercio_block *blocks,
                        const void *out, const char *message)
 {
@@ -34,9 +41,7 @@ void tercio__pool_fail(tercio_pool *pool, int error, const tercio__entry *entry,
     if (failure.status == 0)
         failure.status = error;
     pool->failure = error;
-    for (tercio_run *run = pool->runs; run; run = run->next)
-        if (run->error == 0 && (run->n_chunks || !run->ended))
-            run->error = error; /* what is dropped below must not look like an end */
+    tercio__runs_lose(pool, error);
     (void)tercio__inbox_add(&pool->failures, &failure, blocks, out, message);
     tercio__drop_pending(pool, NULL);
     tercio__take_back(pool, NULL);
@@ -84,10 +89,11 @@ static uint64_t grace_ns(const tercio_pool *pool)
 }
 
 /* A thread that doesn't listen is left behind with its channel; its number gets a new one. */
-void tercio__leave_thread(tercio__worker *worker)
+static void leave_thread(tercio__worker *worker)
 {
     tercio__exit unknown = {.code = -1};
     atomic_store_explicit(&worker->sender.map.words->stop, TERCIO__STOP_NOW, memory_order_release);
+    atomic_store_explicit(&worker->sender.map.words->gate, TERCIO__GATE_DEAD, memory_order_release);
     pthread_detach(worker->thread);
     worker->thread_runs = false;
     tercio__worker_gone(worker, &unknown);
@@ -104,16 +110,29 @@ void tercio__leave_thread(tercio__worker *worker)
     }
 }
 
-static void kill_worker(tercio__worker *worker)
+void tercio__kill_worker(tercio__worker *worker)
 {
+    if (worker->state == TERCIO_STATE_NONE)
+        return;
     if (worker->handle >= 0) {
         worker->struck = true;
         if (!worker->pool->options.no_group && worker->pool->starter != &tercio__forkserver_starter)
             tercio__process_kill_group(worker->pid);
         (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
     } else if (worker->thread_runs) {
-        tercio__leave_thread(worker);
+        leave_thread(worker);
     }
+}
+
+void tercio__end_by_force(tercio__worker *worker)
+{
+    if (worker->state == TERCIO_STATE_NONE || worker->sender.map.words == NULL)
+        return;
+    atomic_store_explicit(&worker->sender.map.words->stop, TERCIO__STOP_NOW, memory_order_release);
+    if (worker->handle >= 0)
+        tercio__kill_worker(worker);
+    else
+        tercio__wake(worker);
 }
 
 /* ---- Deadlines ------------------------------------------------------------------------------------------------------- */
@@ -123,11 +142,10 @@ static void fail_phase(tercio__worker *worker, int kind)
     tercio__entry entry = {
         .index = worker->index, .status = TERCIO_ETIMEDOUT, .kind = kind, .worker = worker->index, .pid = worker->pid};
     tercio__pool_fail(worker->pool, TERCIO_ETIMEDOUT, &entry, NULL, NULL, tercio_error_text(TERCIO_ETIMEDOUT));
-    kill_worker(worker);
+    tercio__kill_worker(worker);
 }
 
-/* The message that the worker runs, or NULL. */
-static tercio__chunk *running_chunk(tercio__worker *worker, uint64_t *sequence)
+tercio__chunk *tercio__running_chunk(tercio__worker *worker, uint64_t *sequence)
 {
     uint64_t passed = tercio__sender_passed(&worker->sender);
     if (passed >= worker->sender.tail || passed < worker->sender.reclaimed)
@@ -173,12 +191,21 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
     uint64_t since = LOAD(words->item_since, acquire), sequence = 0, limit;
     uint32_t phase = LOAD(words->phase, acquire);
 
+    if (pool->dropped_at && worker->handle < 0 && !worker->thread_runs)
+        return 0; /* it is being started, and start_worker ends it */
+    if (pool->dropped_at) {
+        limit = pool->dropped_at + grace_ns(pool);
+        if (now < limit)
+            return limit;
+        tercio__kill_worker(worker);
+        return 0;
+    }
     if (worker->told_at) {
         limit = worker->told_at + grace_ns(pool);
         if (now < limit)
             return limit;
         worker->told_at = 0;
-        kill_worker(worker);
+        tercio__kill_worker(worker);
         return 0;
     }
     if (phase == TERCIO_STATE_INIT || phase == TERCIO_STATE_EXIT) {
@@ -192,7 +219,7 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
             return 0;
         }
     }
-    tercio__chunk *chunk = running_chunk(worker, &sequence);
+    tercio__chunk *chunk = tercio__running_chunk(worker, &sequence);
     *hidden |= hides_a_limit(worker, chunk, sequence);
     double init_limit = worker->sender.tail > worker->sender.reclaimed ? pool->options.init_timeout : 0;
     uint64_t next = init_limit > 0 && LOAD(words->ns_init, relaxed) == 0 ? now + tercio__nanoseconds(init_limit) : 0;
@@ -205,7 +232,7 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
         limit = phase == TERCIO_STATE_WAIT ? limit_to_begin(worker, sequence, chunk->timeout_ns, now) : 0;
         if (limit == 0 || now < limit)
             return limit && limit < next ? limit : next;
-        kill_worker(worker); /* stopped, perhaps; what it has not begun goes to the next */
+        tercio__kill_worker(worker); /* stopped, perhaps; what it has not begun goes to the next */
         return 0;
     }
     limit = since + chunk->timeout_ns;
@@ -245,7 +272,7 @@ static uint64_t check_deadlines(tercio_pool *pool, bool *hidden)
 
 static bool wanted(const tercio_pool *pool)
 {
-    return !pool->closing && !pool->failure && (!pool->finishing || pool->pending);
+    return tercio__takes_work(pool) && pool->keeper_is <= TERCIO__KEEPER_RUNS;
 }
 
 static int new_channel(tercio__worker *worker)
@@ -330,6 +357,8 @@ static int start_worker(tercio__worker *worker, bool again)
         worker->goodbye = true; /* nothing ran */
         tercio__worker_gone(worker, &never);
     } else {
+        if (pool->ending >= TERCIO__DROPPING) /* since it was begun */
+            tercio__end_by_force(worker);
         open_gate(worker, TERCIO__GATE_OPEN);
         tercio__ring_all(pool); /* who waits for room has some, and the worker doesn't know */
     }
@@ -343,7 +372,9 @@ int tercio__start_missing(tercio_pool *pool)
 {
     int error = 0;
     bool again = pool->started;
+    tercio__lock(pool);
     pool->needs_start = false;
+    tercio__unlock(pool);
     for (unsigned i = 0; i < pool->n_workers && error == 0; i++) {
         tercio__lock(pool);
         bool missing = pool->workers[i].state == TERCIO_STATE_NONE && wanted(pool);
@@ -392,7 +423,7 @@ static void *keep(void *data)
     int n = 0;
 
     tercio__lock(pool);
-    while (!pool->keeper_stops) {
+    while (pool->keeper_is == TERCIO__KEEPER_RUNS) {
         for (int i = 0; i < n; i++)
             take_token(pool, tokens[i]);
         tercio__gather(pool);
@@ -426,9 +457,9 @@ static void *keep(void *data)
             n = 0;
         tercio__lock(pool);
     }
-    pool->keeper_parked = true;
+    pool->keeper_is = TERCIO__KEEPER_PARKED;
     pthread_cond_broadcast(&pool->keeper_moves);
-    while (!pool->keeper_released)
+    while (pool->keeper_is != TERCIO__KEEPER_RELEASED)
         pthread_cond_wait(&pool->keeper_moves, &pool->lock);
     tercio__unlock(pool);
     return NULL;
@@ -436,7 +467,12 @@ static void *keep(void *data)
 
 bool tercio__lasting_thread(tercio_pool *pool)
 {
-    return tercio__is_main_thread() || (pool->keeper_runs && pthread_equal(pthread_self(), pool->keeper));
+    if (tercio__is_main_thread())
+        return true;
+    tercio__lock(pool);
+    bool is_keeper = pool->keeper_is != TERCIO__KEEPER_NONE && pthread_equal(pthread_self(), pool->keeper);
+    tercio__unlock(pool);
+    return is_keeper;
 }
 
 int tercio__keeper_listen(tercio_pool *pool)
@@ -454,38 +490,41 @@ int tercio__keeper_start(tercio_pool *pool)
     /* Signals are the application's threads' to take. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    tercio__lock(pool); /* the thread begins with it: it finds its own number, and that it runs */
     int failed = pthread_create(&pool->keeper, NULL, keep, pool);
+    if (failed == 0)
+        pool->keeper_is = TERCIO__KEEPER_RUNS;
+    tercio__unlock(pool);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (failed) {
         errno = failed;
         return TERCIO_ESYSTEM;
     }
-    pool->keeper_runs = true;
     tercio__count_own_thread(1);
     return 0;
 }
 
 void tercio__keeper_stop(tercio_pool *pool)
 {
-    if (!pool->keeper_runs)
+    if (pool->keeper_is == TERCIO__KEEPER_NONE)
         return;
     tercio__lock(pool);
-    pool->keeper_stops = true;
+    pool->keeper_is = TERCIO__KEEPER_STOPS;
     tercio__bell_ring(pool->keeper_bell);
-    while (!pool->keeper_parked)
+    while (pool->keeper_is != TERCIO__KEEPER_PARKED)
         pthread_cond_wait(&pool->keeper_moves, &pool->lock);
     tercio__unlock(pool);
 }
 
 void tercio__keeper_end(tercio_pool *pool)
 {
-    if (!pool->keeper_runs)
+    if (pool->keeper_is == TERCIO__KEEPER_NONE)
         return;
     tercio__lock(pool);
-    pool->keeper_released = true;
+    pool->keeper_is = TERCIO__KEEPER_RELEASED;
     pthread_cond_broadcast(&pool->keeper_moves);
     tercio__unlock(pool);
     pthread_join(pool->keeper, NULL);
-    pool->keeper_runs = false;
+    pool->keeper_is = TERCIO__KEEPER_NONE;
     tercio__count_own_thread(-1);
 }

@@ -177,8 +177,9 @@ static void pass_on(tercio_pool *pool)
 static bool answered(tercio_run *run, bool or_room)
 {
     const tercio_pool *pool = run->pool;
-    return tercio__has_something(run) || run->landing.n != run->landing.seen || pool->failure || pool->closing ||
-           (pool->finishing && run->n_chunks == 0) || (or_room && tercio__has_room(run));
+    return tercio__has_something(run) || run->landing.n != run->landing.seen || pool->failure ||
+           pool->ending == TERCIO__CLOSING || (pool->ending != TERCIO__OPEN && run->n_chunks == 0) ||
+           (or_room && tercio__has_room(run));
 }
 
 int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset_t *sigmask)

@@ -232,7 +232,8 @@ TERCIO_API uint32_t tercio_fork_generation(void);
  * a server it does that work and exits; else it returns at once. Caller: main, before any thread is started. */
 TERCIO_API void tercio_worker_entry(int argc, char **argv, const tercio_table *);
 
-/* Opens a pool and starts all of its workers. The table, and the host, are borrowed until tercio_close.
+/* Opens a pool and starts all of its workers. The table, and the host, are borrowed until tercio_close; under threading,
+ * a thread that was left behind uses them until it ends.
  * Caller: any thread. Blocks: until the workers live (a host's pool: until they are started).
  * Ownership: *pool is the caller's, for tercio_close. On error *pool is NULL and nothing is left running.
  * Returns: 0; TERCIO_EINVAL, _EUNSUPPORTED, _ENOMEM, _ESYSTEM, _ETHREADS, _ESTART, _ETABLE. */
@@ -303,8 +304,10 @@ TERCIO_API void tercio_interrupt(tercio_pool *);
 
 /* Waits for all work, then ends the workers; `on_exit` gets what each exit function left (kind TERCIO_KIND_EXIT).
  * timeout in seconds; 0 or below: none. The pool takes no more work afterwards: other callers get TERCIO_ECLOSED then.
- * Caller: any thread, also several at a time.
- * Returns: 0; TERCIO_ETIMEDOUT (the rest is killed); TERCIO_EINTERRUPTED, _EFORKED, _ECLOSED. */
+ * When the limit passes, what is queued is dropped, worker processes are killed, and worker threads are asked to stop; those
+ * that don't are left behind after the grace. Runs that lose work end with TERCIO_ECLOSED.
+ * Caller: any thread, also several at a time. Blocks: up to timeout; with threads, for the grace beyond it.
+ * Returns: 0; TERCIO_ETIMEDOUT when the limit has passed; TERCIO_EINTERRUPTED, _EFORKED, _ECLOSED. */
 TERCIO_API int tercio_finish(tercio_pool *, double timeout, void (*on_exit)(void *user, const tercio_result *),
                              void *user);
 

@@ -3,7 +3,8 @@
  * threading: a worker is a thread of this process. Its channel lies in the heap. It can be asked to stop, but not
  * killed: one that doesn't listen is left behind, and what it uses is freed when it ends after all.
  *
- *     commons    the pool's page, bells and file: one reference for the pool, one for each thread
+ *     commons    the pool's page, bells and file, and once the pool is closed its arena: one reference for the pool, one
+ *                for each thread
  *     life       a thread's channel: one reference for the thread, one for the pool as long as it looks at it
  */
 #include <stdlib.h>
@@ -17,6 +18,8 @@ typedef struct {
     tercio__file *file;
     int caller_bell, keeper_bell;
     uint32_t fork_generation;
+    tercio__arena *arena; /* the pool is closed: what threads that were left behind may read yet lies there */
+    tercio__context *stranded;
 } commons;
 
 typedef struct {
@@ -29,6 +32,8 @@ static void drop_commons(commons *c)
 {
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
+    tercio__arena_delete(c->arena);
+    tercio__contexts_free(c->stranded);
     tercio__file_unref(c->file);
     tercio__owned_close(c->caller_bell, c->fork_generation);
     tercio__owned_close(c->keeper_bell, c->fork_generation);
@@ -71,7 +76,14 @@ static int open_commons(tercio_pool *pool)
 
 static void close_commons(tercio_pool *pool)
 {
-    drop_commons(pool->starter_data);
+    commons *c = pool->starter_data;
+    tercio__file_retire(
+        c->file); /* before another thread can be the last to go: what nobody has seen goes with the arena */
+    c->arena = pool->arena;
+    c->stranded = pool->stranded;
+    pool->arena = NULL;
+    pool->stranded = NULL;
+    drop_commons(c);
     pool->starter_data = NULL;
     pool->page = NULL;
     pool->caller_bell = pool->keeper_bell = -1;

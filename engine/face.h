@@ -29,17 +29,33 @@ int tercio__options_read(tercio_options *to, const tercio_options *from);
 int tercio__map_options_read(tercio_map_options *to, const tercio_map_options *from);
 /* Any other struct; `least` is the smallest size that ever was. */
 int tercio__struct_read(void *to, size_t to_size, const void *from, size_t least);
+/* The same look at a struct that stays where it is. */
+int tercio__struct_check(const void *from, size_t known, size_t least);
+/* A host's callbacks up to `signals` were there from the first version on. */
+int tercio__host_check(const tercio_host *);
+/* Messages are looked at one by one: most are as large as ours. */
+static inline int tercio__message_check(const tercio_message *message)
+{
+    if (message && message->size == sizeof *message)
+        return 0;
+    return tercio__struct_check(message, sizeof *message, offsetof(tercio_message, attended));
+}
 
-/* Results go the other way: the caller's `size` says how much of them it knows. All of tercio_result up to `internal`
- * was there from the first version on, and release needs it. Returns: 0 or TERCIO_EINVAL. */
+/* Structs that the library fills go the other way: the caller's `size` says how much of them it knows. A smaller struct
+ * gets its part alone; the fields of a larger one that we don't know become zero; its `size` stays. */
+void tercio__struct_write(void *to, const void *from, size_t from_size);
+/* A size that such a struct can have. Returns: 0; TERCIO_EINVAL: NULL, smaller than `least`, or beyond a page. */
+int tercio__struct_fits(const void *to, size_t least);
+
+/* All of tercio_result up to `internal` was there from the first version on, and release needs it. */
 static inline int tercio__result_check(const tercio_result *result)
 {
-    return result->size >= offsetof(tercio_result, internal) + sizeof result->internal && result->size <= 4096
-               ? 0
-               : TERCIO_EINVAL;
+    return tercio__struct_fits(result, offsetof(tercio_result, internal) + sizeof result->internal);
 }
-/* Copies what the caller knows of; its size stays. */
-void tercio__result_write(tercio_result *to, const tercio_result *from);
+static inline void tercio__result_write(tercio_result *to, const tercio_result *from)
+{
+    tercio__struct_write(to, from, sizeof *from);
+}
 
 /* ---- Tables (table.c) -------------------------------------------------------------------------------------------- */
 

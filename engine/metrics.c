@@ -81,7 +81,7 @@ void tercio__keep_longest(tercio__worker *worker)
 
 int tercio_get_longest(tercio_pool *pool, unsigned index, tercio_longest *longest, size_t n)
 {
-    if (pool == NULL || index >= pool->n_workers || (n && (longest == NULL || longest->size == 0)))
+    if (pool == NULL || index >= pool->n_workers || (n && tercio__struct_fits(longest, sizeof longest->size)))
         return TERCIO_EINVAL;
     if (!tercio__is_ours(pool))
         return TERCIO_EFORKED;
@@ -94,9 +94,10 @@ int tercio_get_longest(tercio_pool *pool, unsigned index, tercio_longest *longes
         merge(all, worker->sender.map.words);
     tercio__unlock(pool);
     for (; filled < n && filled < TERCIO__TOP && all[filled].ns; filled++) {
-        tercio_longest one = {.size = size, .index = all[filled].index, .seconds = (double)all[filled].ns * 1e-9};
+        tercio_longest one = {.index = all[filled].index, .seconds = (double)all[filled].ns * 1e-9};
         memcpy(one.text, all[filled].text, sizeof one.text);
-        memcpy((char *)longest + filled * size, &one, size < sizeof one ? size : sizeof one);
+        memcpy((char *)longest + filled * size, &size, sizeof size);
+        tercio__struct_write((char *)longest + filled * size, &one, sizeof one);
     }
     return (int)filled;
 }

@@ -32,9 +32,7 @@ static int check_options(tercio_pool *pool)
     if (pool->n_workers > MOST_WORKERS || o->ring_bytes % 4096 || o->ring_bytes > (UINT32_MAX >> 1) ||
         !(o->grace >= 0) || !(o->init_timeout >= 0) || !(o->exit_timeout >= 0))
         return TERCIO_EINVAL;
-    if (o->table)
-        return tercio__table_check(o->table);
-    return 0;
+    return o->table ? tercio__table_check(o->table) : tercio__host_check(o->host);
 }
 
 static const tercio__starter *starter_of(tercio_method method)
@@ -545,17 +543,18 @@ static void fill_stats(const tercio__worker *worker, tercio_stats *stats)
 
 int tercio_get_stats(tercio_pool *pool, tercio_stats *stats, size_t n)
 {
-    if (pool == NULL || (n && (stats == NULL || stats->size == 0)))
+    if (pool == NULL || (n && tercio__struct_fits(stats, sizeof stats->size)))
         return TERCIO_EINVAL;
     if (!tercio__is_ours(pool))
         return TERCIO_EFORKED;
     size_t size = n ? stats->size : 0;
     tercio__lock(pool);
     for (size_t i = 0; i < n && i < pool->n_workers; i++) {
-        tercio_stats one = {.size = size};
+        tercio_stats one = {0};
         if (pool->workers[i].sender.map.words)
             fill_stats(&pool->workers[i], &one);
-        memcpy((char *)stats + i * size, &one, size < sizeof one ? size : sizeof one);
+        memcpy((char *)stats + i * size, &size, sizeof size);
+        tercio__struct_write((char *)stats + i * size, &one, sizeof one);
     }
     tercio__unlock(pool);
     return (int)pool->n_workers;

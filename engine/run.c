@@ -85,7 +85,7 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
     int result = tercio__run_check(run);
     if (result)
         return result;
-    if (message->n_parts == 0 || message->n_items == 0 || run->ended)
+    if (tercio__message_check(message) || message->n_parts == 0 || message->n_items == 0 || run->ended)
         return TERCIO_EINVAL;
     tercio_pool *pool = run->pool;
     tercio__worker *wake = NULL;
@@ -310,7 +310,16 @@ int tercio_next(tercio_run *run, double timeout, tercio_result *result)
         return TERCIO_EINVAL;
     if (run->face)
         return tercio__face_next(run, timeout, result);
-    return tercio__run_next(run, timeout, result);
+    if (result->size == sizeof *result)
+        return tercio__run_next(run, timeout, result);
+    tercio_result whole;
+    bool no_rows = result->size < offsetof(tercio_result, n_items) + sizeof result->n_items;
+    if (tercio__result_check(result) || (no_rows && run->options.rows))
+        return TERCIO_EINVAL;
+    int found = tercio__run_next(run, timeout, &whole);
+    if (found == 1)
+        tercio__result_write(result, &whole);
+    return found;
 }
 
 bool tercio_row_next(tercio_bytes *row, tercio_bytes *answer)

@@ -50,7 +50,9 @@ void tercio__pool_fail(tercio_pool *pool, int error, const tercio__entry *entry,
 
 int tercio_failure(tercio_pool *pool, tercio_result *result)
 {
-    if (pool == NULL || !tercio__is_ours(pool))
+    if (pool == NULL || tercio__result_check(result))
+        return TERCIO_EINVAL;
+    if (!tercio__is_ours(pool))
         return 0;
     tercio__lock(pool);
     if (!pool->failure_taken && tercio__inbox_take(&pool->failures, &pool->failure_result)) {
@@ -60,7 +62,7 @@ int tercio_failure(tercio_pool *pool, tercio_result *result)
             tercio__face_explain(&pool->failure_result);
     }
     if (pool->failure_taken)
-        *result = pool->failure_result;
+        tercio__result_write(result, &pool->failure_result);
     bool taken = pool->failure_taken;
     tercio__unlock(pool);
     return taken;

@@ -45,7 +45,7 @@ const tercio_task *tercio__table_task(const tercio_table *table, size_t task)
 
 int tercio__table_check(const tercio_table *table)
 {
-    if (table == NULL || table->size < offsetof(tercio_table, init) ||
+    if (tercio__struct_check(table, sizeof *table, offsetof(tercio_table, init)) ||
         table->task_size < offsetof(tercio_task, out_size) + sizeof(size_t) ||
         table->task_size % _Alignof(tercio_task) != 0 || table->n_tasks == 0 || table->tasks == NULL ||
         table->n_tasks > UINT32_MAX)

@@ -12,7 +12,10 @@
  * call on a pool but tercio_close answers TERCIO_EFORKED (or does nothing, where it returns void).
  *
  * Structs that cross the border begin with their own size; set it to sizeof and everything else to zero, then fill
- * in what is needed: zero always means the default.
+ * in what is needed: zero always means the default. So a program and a library of different versions fit: a smaller
+ * struct than the library's lacks fields, which have their default, and is never written beyond its size; in a larger
+ * one the fields that the library doesn't know must be zero, and where the library fills it they become zero. A size
+ * that no version had (0, or more than 4096 bytes) is TERCIO_EINVAL.
  */
 #ifndef TERCIO_H
 #define TERCIO_H
@@ -482,7 +485,7 @@ TERCIO_API bool tercio_call_stray(tercio_call *);  /* this process is a fork tha
 TERCIO_API void tercio_call_wake(tercio_call *);   /* from a signal handler: look up from waiting */
 
 /* A fresh process that was started as a worker or server: `argument` is the one that was added to worker_argv.
- * Returns only if `argument` is not one of ours: TERCIO_EINVAL. */
+ * Returns only if `argument` is not one of ours, or the host has a size that can't be: TERCIO_EINVAL. */
 TERCIO_API int tercio_worker_main(const tercio_host *, void *user, const char *argument);
 
 /* Starts a forkserver by running argv with one argument added; that program calls tercio_worker_main.
@@ -501,8 +504,9 @@ TERCIO_API int tercio_worker_pids(tercio_pool *, int *pids, size_t n);
 /* Interrupts what each worker runs, as cancel does, and drops what is queued: of one run, or (NULL) of all. */
 TERCIO_API void tercio_abort(tercio_pool *, tercio_run *);
 
-/* The first failure of the pool itself (a worker that can't start), kept until the pool is closed: 1 and *result,
- * or 0. Ownership: the pool's. */
+/* The first failure of the pool itself (a worker that can't start), kept until the pool is closed. Set result->size.
+ * Caller: any thread. Blocks: no. Ownership: what *result points to is the pool's.
+ * Returns: 1 and *result; 0: the pool has not failed; TERCIO_EINVAL. */
 TERCIO_API int tercio_failure(tercio_pool *, tercio_result *);
 
 #ifdef __cplusplus

@@ -40,7 +40,7 @@ int tercio_worker_main(const tercio_host *host, void *user, const char *argument
 {
     int file, caller, keeper, parent, socket, lasting, line;
     unsigned index;
-    if (argument == NULL)
+    if (argument == NULL || tercio__host_check(host))
         return TERCIO_EINVAL;
     tercio__fork_watch();
     if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d,%d", &file, &caller, &keeper, &index, &parent,

@@ -41,13 +41,13 @@ def find_function(spec: str) -> Callable[..., Any]:
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
         raise UsageError(f"{spec!r} is not MODULE:FUNCTION")
-    folder, module = os.getcwd(), place
+    folder, module = folder_of(place), place
     if place.endswith(".py"):
         path = Path(place).resolve()
         if not path.is_file():
             raise UsageError(f"there is no file {place!r}")
         folder, module = str(path.parent), path.stem
-    if folder not in sys.path:
+    if folder is not None and folder not in sys.path:
         sys.path.insert(0, folder)
     try:
         found: Any = importlib.import_module(module)
@@ -64,6 +64,17 @@ def find_function(spec: str) -> Callable[..., Any]:
         raise UsageError(f"{spec} is not callable")
     function: Callable[..., Any] = found
     return function
+
+
+def folder_of(module: str) -> str | None:
+    """The current folder, if the module may lie in it: nothing there is run for one of the standard library."""
+    standard = getattr(sys, "stdlib_module_names", ())  # from Python 3.10 on
+    if getattr(sys.flags, "safe_path", False) or module.partition(".")[0] in standard:
+        return None
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it was removed
 
 
 def own_part_of(error: BaseException) -> str:

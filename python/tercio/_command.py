@@ -5,17 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-# The package's folder goes last on the path, and only if the interpreter doesn't find the package by itself: the
-# parent may have found it through a path that it made up at run time.
-_FIND = """\
-import sys
-try:
-    import tercio
-except ImportError:
-    sys.path.append({folder!r})
-"""
-_WORKER = _FIND + "from tercio import _core\n_core.worker_main(sys.argv[-1])\n"
-_SERVER = _FIND + "from tercio import _forkserver\n_forkserver.main(sys.argv[1:])\n"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def executable() -> str:
@@ -30,8 +22,8 @@ def executable() -> str:
     return os.fsdecode(path)
 
 
-def interpreter_flags() -> list[str]:
-    """Options that give another interpreter the settings of this one."""
+def path_flags() -> list[str]:
+    """Options by which another interpreter runs code from the same places as this one."""
     flags = sys.flags
     args = []
     if flags.isolated:
@@ -39,7 +31,13 @@ def interpreter_flags() -> list[str]:
     else:
         args += ["-E"] * flags.ignore_environment + ["-s"] * flags.no_user_site
         args += ["-P"] * bool(getattr(flags, "safe_path", False))
-    args += ["-S"] * flags.no_site + ["-B"] * flags.dont_write_bytecode
+    return args + ["-S"] * flags.no_site
+
+
+def interpreter_flags() -> list[str]:
+    """Options that give another interpreter the settings of this one."""
+    flags = sys.flags
+    args = path_flags() + ["-B"] * flags.dont_write_bytecode
     for letter, count in (
         ("O", flags.optimize),
         ("v", flags.verbose),
@@ -60,16 +58,42 @@ def interpreter_flags() -> list[str]:
     return args
 
 
-def _command(code: str, *arguments: str) -> list[str]:
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return [executable(), *interpreter_flags(), "-c", code.format(folder=folder), *arguments]
+def path() -> list[str]:
+    """The parent's ``sys.path``, with a name for the current folder; without it where the folder was removed."""
+    entries = list(sys.path)
+    if "" in entries:
+        try:
+            here = os.getcwd()
+        except OSError:
+            return [entry for entry in entries if entry != ""]
+        entries = [here if entry == "" else entry for entry in entries]
+    return entries
+
+
+def command(become: str, *arguments: str, flags: Sequence[str]) -> list[str]:
+    """Build the argv of a fresh process; see ``_start``.
+
+    Parameters
+    ----------
+    become : str
+        ``"worker"``, ``"server"`` or ``"dashboard"``.
+    *arguments : str
+        Its arguments; the engine adds one behind them.
+    flags : sequence of str
+        The interpreter's options.
+    """
+    here, kind = os.path.split(os.path.abspath(__file__))
+    script = os.path.join(here, "_start" + os.path.splitext(kind)[1])
+    # The import system passes over entries of other types, and no folder's name holds a zero byte.
+    entries = [str(entry) for entry in path() if isinstance(entry, str) and "\0" not in entry]
+    return [executable(), *flags, script, become, str(len(entries)), *entries, *arguments]
 
 
 def worker() -> list[str]:
     """Build the argv of a spawned worker; the engine adds an argument."""
-    return _command(_WORKER)
+    return command("worker", flags=interpreter_flags())
 
 
 def server(*arguments: str) -> list[str]:
     """Build the argv of a forkserver; the engine adds an argument."""
-    return _command(_SERVER, *arguments)
+    return command("server", *arguments, flags=interpreter_flags())

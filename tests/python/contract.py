@@ -19,6 +19,9 @@ LINES = [
     ("1 preload", "forkserver", "preload=[...] before the server starts; too late is an error that says so"),
     ("1 typed", "all", "a function typed into a shell works"),
     ("1 typed, no cloudpickle", "fresh", "... and without cloudpickle the error names the cure"),
+    ("1 current folder", "fresh", "nothing in the current folder is run but by a program that has it on its path"),
+    ("1 removed folder", "all", "a current folder that was removed is no error; in a worker there is none either"),
+    ("1 main", "fresh", "the main module is found however it was started; one after another in a process, too"),
     ("1 shared buffers", "process", "large buffers are there once; who writes gets a copy of those pages"),
     ("1 descriptors", "process", "a worker gets nothing open that it doesn't need"),
     # 2. WorkerPool

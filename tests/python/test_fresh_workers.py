@@ -230,3 +230,24 @@ def test_a_forked_worker_has_no_input_nor_what_was_read_ahead_of_it(tmp_path):
     nothing = ("", b"", "utf-8")
     assert done.stderr == ""
     assert done.stdout.splitlines() == [f"{[nothing]} {[(nothing, '')]}"] * 2 + ["['one\\n', 'two\\n']"]
+
+
+FOUND_BY_HAND = """
+    import os
+    import sys
+    import tercio
+
+    def home(_):
+        return os.path.dirname(tercio.__file__)
+
+    if __name__ == "__main__":
+        place = os.path.dirname(os.path.dirname(tercio.__file__))
+        sys.path[:] = [entry for entry in sys.path if entry != place]
+        with tercio.WorkerPool(1, start_method=sys.argv[1]) as pool:
+            print(pool.map(home, [0]) == [home(0)])
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_the_package_is_found_where_the_program_found_it(method, tmp_path):
+    assert run_script(tmp_path, FOUND_BY_HAND, method) == ["True"]

@@ -49,11 +49,13 @@ def listen(host: str, port_range: Iterable[int]) -> socket.socket:
 
 def spawn(port_range: Iterable[int]) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server that ends when its standard input does. Returns when it answers."""
+    from tercio._command import command, path_flags
+
     with listen("127.0.0.1", port_range) as listener:
         port: int = listener.getsockname()[1]
         number = listener.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-m", "tercio.dashboard._server", str(number)],
+            command("dashboard", str(number), flags=path_flags()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[number],

@@ -27,6 +27,7 @@ from tercio.dashboard._runs import Page, Run, Runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
     from typing import Any
 
@@ -260,5 +261,6 @@ def serve(listener: socket.socket, host: str, owner: int | None = None) -> None:
         asyncio.run(_serve(listener, host, owner))
 
 
-if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), "127.0.0.1", owner=0)
+def main(arguments: Sequence[str]) -> None:
+    """Serve on the descriptor that is named, until standard input ends."""
+    serve(socket.socket(fileno=int(arguments[0])), "127.0.0.1", owner=0)

@@ -67,6 +67,7 @@ typedef struct core_state {
     uint64_t next_call_id;
     struct worker *process_worker; /* this process is that worker; for signal handlers */
     struct worker *thread_workers; /* of all pools, linked */
+    PyObject *main;                /* sys.modules["__mp_main__"], as the last pool set it that needed it */
 } core_state;
 
 /* ---- Threads of the engine (py_attach.c) ---------------------------------------------------------------------------- */
@@ -142,6 +143,7 @@ struct pool_object {
     double grace, init_timeout, exit_timeout;
     bool daemon, observe;
     size_t n_left;          /* threads that could not be ended */
+    PyObject *main;         /* what results mean by __mp_main__; NULL: fresh workers have no part in it */
     bool opened;            /* what is registered from here on isn't inherited by fork */
     bool closing;           /* no engine call may be begun any more */
     bool finished;          /* all work is done and the workers are gone: whoever else waits for that has it, too */
@@ -181,6 +183,15 @@ PyObject *pool_new(PyTypeObject *, PyObject *args, PyObject *kwargs);
 /* A sequence of paths as C has it: an array, for PyMem_Free, over the bytes that *keep holds, with NULL at its end. NULL
  * with an exception. */
 char **argv_of(PyObject *given, PyObject **keep);
+
+/* Has __mp_main__ mean the module that was the program's main one when the pool's fresh workers were started: before
+ * their pickles are read. One program after another may be the main one in a process (IPython's %run, runpy). */
+void pool_set_main(const PoolObject *); /* py_open.c */
+static inline void pool_mean_main(const PoolObject *pool)
+{
+    if (pool->main != NULL && pool->main != pool->env.st->main)
+        pool_set_main(pool);
+}
 
 /* Ends the engine's pool; with the GIL, which it lets go meanwhile. What was raised before stays raised. */
 void pool_close(PoolObject *);

@@ -98,6 +98,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->block_type);
     Py_VISIT(st->collector_type);
     Py_VISIT(st->interrupted);
+    Py_VISIT(st->main);
     for (int i = 0; i < FN_COUNT; i++)
         Py_VISIT(st->functions[i]);
     return 0;
@@ -114,6 +115,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->block_type);
     Py_CLEAR(st->collector_type);
     Py_CLEAR(st->interrupted);
+    Py_CLEAR(st->main);
     Py_CLEAR(st->five);
     Py_CLEAR(st->kw_buffer_callback);
     Py_CLEAR(st->kw_buffers);

@@ -212,6 +212,7 @@ static PyObject *said(PoolObject *pool, tercio_run *run, const tercio_result *r)
     const char *data = a.head;
     if (a.size > 1 && data[0] == 'd') {
         PyObject *load = core_function(st, FN_ERROR_LOAD);
+        pool_mean_main(pool);
         exc =
             exception_from(load == NULL ? NULL : PyObject_CallFunction(load, "y#", data + 1, (Py_ssize_t)(a.size - 1)));
     } else if (a.size > 1 && data[0] == 't') {

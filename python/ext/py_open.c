@@ -57,6 +57,27 @@ done:
     return result;
 }
 
+void pool_set_main(const PoolObject *self)
+{
+    PyObject *modules = PySys_GetObject("modules"); /* borrowed */
+    if (modules == NULL || PyDict_SetItemString(modules, "__mp_main__", self->main) < 0) {
+        PyErr_Clear(); /* what is looked up there isn't found, and says so */
+        return;
+    }
+    Py_INCREF(self->main);
+    Py_XSETREF(self->env.st->main, self->main);
+}
+
+/* Notes what the parent has put there for the workers that are about to start. */
+static void note_main(PoolObject *self)
+{
+    PyObject *modules = PySys_GetObject("modules"); /* borrowed */
+    self->main = modules == NULL || !PyDict_Check(modules) ? NULL : PyDict_GetItemString(modules, "__mp_main__");
+    Py_XINCREF(self->main);
+    if (self->main != NULL)
+        pool_set_main(self);
+}
+
 static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_given)
 {
     PyObject *parts = NULL;
@@ -80,6 +101,7 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
         if (self->argv == NULL)
             goto done;
         options.worker_argv = self->argv;
+        note_main(self);
         parts = PySequence_Tuple(parts_given);
         if (parts == NULL)
             goto done;

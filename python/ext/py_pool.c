@@ -109,6 +109,7 @@ int pool_note_exit(PoolObject *pool, tercio_run *run, const tercio_result *r)
         answer_bytes a;
         if (answer_open(&a, pool->env.st, run, r) == 0) {
             const unsigned char *data = a.head;
+            pool_mean_main(pool);
             if (a.size > 1 && data[0] < SERIALIZER_COUNT)
                 value = decode_value(pool->env.st, data[0], data + 1, a.size - 1, NULL, 0);
             answer_close(&a);
@@ -314,6 +315,7 @@ static int pool_traverse(PyObject *o, visitproc visit, void *arg)
     Py_VISIT(self->exit_results);
     Py_VISIT(self->last_stats);
     Py_VISIT(self->exit_error);
+    Py_VISIT(self->main);
     return async_traverse_pool(self, visit, arg);
 }
 
@@ -328,6 +330,7 @@ static int pool_clear(PyObject *o)
     Py_CLEAR(self->exit_results);
     Py_CLEAR(self->last_stats);
     Py_CLEAR(self->exit_error);
+    Py_CLEAR(self->main);
     return 0;
 }
 

@@ -140,6 +140,7 @@ static PyObject *read_answer(PoolObject *pool, apply_run *at, AsyncObject *a, co
         answer_bytes bytes;
         if (answer_open(&bytes, st, at->run, r) < 0)
             return core_take_exception();
+        pool_mean_main(pool);
         v = decode_value(st, at->call->serializer, bytes.head, bytes.size, &bytes.buffers, 0);
         answer_close(&bytes);
     }

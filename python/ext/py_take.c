@@ -20,8 +20,10 @@ int run_place(RunObject *r, uint64_t index, PyObject *value)
 
 static PyObject *read_value(RunObject *r, const void *head, size_t size, const buffers *beside)
 {
-    if (codec_is_pickle(head, size))
+    if (codec_is_pickle(head, size)) {
         run_flush(r);
+        pool_mean_main(r->pool);
+    }
     return decode_value(r->pool->env.st, r->call->serializer, head, size, beside, 0);
 }
 

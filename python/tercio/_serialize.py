@@ -43,9 +43,9 @@ def require(serializer: str) -> ModuleType:
 
 def main_has_name() -> bool:
     """Whether a fresh worker can run this program's main module, and so find by name what it defines."""
-    from tercio._worker import main_module
+    from tercio._main import describe
 
-    return bool(main_module())
+    return bool(describe())
 
 
 def _plain(obj: object, buffers: list[Any]) -> bytes:

@@ -10,7 +10,7 @@ import _thread
 import os
 import sys
 
-from tercio import _children, _core, _postmortem, _shutdown, _worker
+from tercio import _children, _core, _main, _postmortem, _shutdown, _worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ class Session:
         beside: Mapping | None = None,
     ) -> tuple[_core.Pool, _core.Call]:
         self.check_process()
+        if self.core is None and self.params.start_method != "threading":
+            _main.adopt(func)
         call = self._calls.get(func, worker_init, worker_exit)
         limits = (init_timeout, exit_timeout)
         kept: list[Any] = []
@@ -443,10 +445,10 @@ class _NamesOfMain:
 
     def note(self) -> None:
         # Functions and classes alone: others may be large, and would live as long as the workers.
-        self.known = {name: value for name, value in _main_names().items() if isinstance(value, (_Function, type))}
+        self.known = {name: value for name, value in _main.names().items() if isinstance(value, (_Function, type))}
 
     def lack(self, functions: tuple[Any, ...]) -> bool:
-        names = _main_names()
+        names = _main.names()
         for function in functions:
             function = _bare(function)
             if getattr(function, "__module__", None) != "__main__":
@@ -456,11 +458,6 @@ class _NamesOfMain:
             if isinstance(now, (_Function, type)) and self.known.get(name) is not now:
                 return True
         return False
-
-
-def _main_names() -> dict[str, Any]:
-    main = sys.modules.get("__main__")
-    return {} if main is None else main.__dict__
 
 
 def _bare(function: Any) -> Any:

@@ -11,10 +11,11 @@ import marshal
 import os
 import sys
 
+from tercio import _main
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import CodeType, ModuleType
     from typing import Any
 
 
@@ -73,13 +74,13 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     list of bytes-like
         The preparation data, then the packed shared objects if there are any.
     """
-    from tercio import _postmortem, context
+    from tercio import _command, _postmortem
 
-    context.alias_main()
+    _main.alias()
     data: dict[str, Any] = {
-        "path": [os.getcwd() if entry == "" else entry for entry in sys.path],
+        "path": _command.path(),
         "argv": list(sys.argv),
-        "directory": os.getcwd(),
+        "directory": _directory(),
         "serializer": serializer,
         "stacks": _postmortem.where(),
     }
@@ -88,10 +89,10 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     log: Any = sys.modules.get("tercio._log")
     if log is not None:
         data["log"] = log.told()
-    data.update(main_module())
+    data.update(_main.describe())
     data.update(_multiprocessing())
     if "main_path" in data:
-        data["main_code"] = _main_code(data["main_path"])
+        data["main_code"] = _main.compiled(data["main_path"])
     parts: list[Any] = [_dump(data)]
     if shared_objects is not None:
         from tercio._serialize import dump_shared
@@ -110,51 +111,6 @@ def _dump(data: dict[str, Any]) -> bytes:
         return b"p" + dumps(data, protocol=5)
 
 
-_compiled: dict[str, tuple[tuple[int, int], bytes]] = {}
-
-
-def _main_code(path: str) -> bytes | None:
-    """The main module, compiled once here and not in each worker; None where a worker has to see to it itself."""
-    from tercio._command import executable
-
-    if executable() != sys.executable or not _is_source(path):
-        return None
-    try:
-        about = os.stat(path)
-        when = (about.st_mtime_ns, about.st_size)
-        known = _compiled.get(path)
-        if known is None or known[0] != when:
-            known = _compiled[path] = (when, marshal.dumps(_compile(path)))
-        return known[1]
-    except Exception:
-        return None  # the worker's own try tells why
-
-
-def _is_source(path: str) -> bool:
-    # Neither a folder nor an archive is code; runpy knows how to find the __main__ in them.
-    return not os.path.isdir(path) and (path.endswith((".py", ".pyw", ".pyc")) or not _is_archive(path))
-
-
-def _is_archive(path: str) -> bool:
-    import zipfile
-
-    return zipfile.is_zipfile(path)
-
-
-def _compile(path: str) -> CodeType:
-    import io
-
-    with io.open_code(path) as file:
-        data = file.read()
-    if path.endswith(".pyc") or data[2:4] == b"\r\n":  # Python runs what was compiled before under any name
-        from importlib.util import MAGIC_NUMBER
-
-        if data.startswith(MAGIC_NUMBER):
-            code: CodeType = marshal.loads(data[16:])
-            return code
-    return compile(data, path, "exec", dont_inherit=True)  # this module's __future__ is not that one's
-
-
 def prepare_fork() -> None:
     """Make here what each forked worker would have to make for itself."""
     if state.stdin is None:
@@ -162,20 +118,6 @@ def prepare_fork() -> None:
             state.stdin = _new_stdin()
         except OSError:
             pass  # standard input is closed here; a worker opens its own
-
-
-def main_module() -> dict[str, Any]:
-    """How a fresh worker can run this program's main module, and so find by name what it defines; empty: it can't."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        name = spec.name
-        # Nobody guards a module that is named __main__, so to run it again would be to start the program again.
-        return {} if name == "__main__" or name.endswith(".__main__") else {"main_name": name}
-    path = getattr(main, "__file__", None)
-    if path is None or not os.path.exists(path):
-        return {}
-    return {"main_path": os.path.abspath(path)}
 
 
 def _multiprocessing() -> dict[str, Any]:
@@ -278,10 +220,7 @@ def enter(
         _set_environment(data["environment"])
     sys.path[:] = data["path"]
     sys.argv[:] = data["argv"]
-    try:
-        os.chdir(data["directory"])
-    except OSError:
-        pass  # it was removed meanwhile; the parent itself runs on in it, and so do we where we are
+    _enter_directory(data["directory"])
     _dress_all()
     if data.get("log") is not None:
         from tercio import _log
@@ -363,6 +302,25 @@ def _new_stdin() -> Any:
     return open(0, encoding="utf-8", closefd=False)
 
 
+def _directory() -> str | None:
+    """The current folder; None where it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _enter_directory(directory: str | None) -> None:
+    # A folder that was removed has no name any more, but the parent still stands in it.
+    for place in (directory, f"/proc/{state.parent_pid}/cwd"):
+        try:
+            if place is not None:
+                return os.chdir(place)
+        except OSError:
+            pass
+    return None
+
+
 def _set_environment(environment: dict[str, str]) -> None:
     for name in set(os.environ) - set(environment):
         del os.environ[name]
@@ -373,52 +331,15 @@ def _set_environment(environment: dict[str, str]) -> None:
 
 def _run_main(data: dict[str, Any]) -> None:
     """Run the parent's main module under the name __mp_main__, so that what it defines can be found by name."""
-    name, path = data.get("main_name"), data.get("main_path")
-    if name is None and path is None:
-        return
-    main = sys.modules["__main__"]
-    if getattr(main, "__tercio_main__", None) == (name, path):
-        return  # a forkserver that has it already
+    wanted = _main.key(data)
+    if not any(wanted) or getattr(sys.modules["__main__"], "__tercio_main__", None) == wanted:
+        return  # there is none, or a forkserver has it already
     state.preparing = True
     try:
-        module = _main_from_name(name) if name is not None else _main_from_path(path or "", data.get("main_code"))
+        module = _main.run(data)
     finally:
         state.preparing = False
-    module.__dict__["__tercio_main__"] = (name, path)
-
-
-def _main_from_name(name: str) -> ModuleType:
-    import runpy
-
-    module = _new_main()
-    content = runpy.run_module(name, run_name="__mp_main__", alter_sys=True)
-    module.__dict__.update(content)
-    _install_main(module)
-    return module
-
-
-def _main_from_path(path: str, compiled: bytes | None) -> ModuleType:
-    if compiled is None and not _is_source(path):
-        import runpy
-
-        module = _new_main()
-        module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
-        _install_main(module)
-        return module
-    code = _compile(path) if compiled is None else marshal.loads(compiled)
-    module = _new_main()
-    module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None)
-    _install_main(module)  # before it runs: what it defines may be pickled, or ask for its module, meanwhile
-    exec(code, module.__dict__)
-    return module
-
-
-def _new_main() -> ModuleType:
-    return type(sys)("__mp_main__")
-
-
-def _install_main(module: ModuleType) -> None:
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    module.__dict__["__tercio_main__"] = wanted
 
 
 # ---- What multiprocessing believes ------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from tercio._core import METHODS
 
 TYPE_CHECKING = False
@@ -88,13 +86,3 @@ def get_context(method: str) -> Any:
     import multiprocessing
 
     return multiprocessing.get_context(method)
-
-
-def alias_main() -> None:
-    """Let ``__mp_main__`` mean this program's main module.
-
-    A spawned worker runs the main module under that name, so what it pickles by name asks for it here.
-    """
-    main = sys.modules.get("__main__")
-    if main is not None:
-        sys.modules.setdefault("__mp_main__", main)

@@ -114,3 +114,40 @@ def test_the_current_folder_is_on_the_path_where_the_program_has_it(method, tmp_
     command = [sys.executable, "-m", "program", method]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (done.stderr, done.stdout) == ("", "[7]\n")
+
+
+NOWHERE = """
+    import os
+    import shutil
+    import sys
+    from tercio import WorkerPool
+
+    def where(_):
+        try:
+            open("file", "w").close()
+        except FileNotFoundError:
+            return "nowhere"
+        return os.getcwd()
+
+    if __name__ == "__main__":
+        if sys.argv[2] == "server runs":
+            with WorkerPool(1, start_method=sys.argv[1]) as pool:
+                pool.map(abs, [0])
+        os.mkdir("gone")
+        os.chdir("gone")
+        pool = WorkerPool(1, start_method=sys.argv[1], keep_alive=True)
+        if sys.argv[2] == "later":
+            pool.map(abs, [0])
+        shutil.rmtree(os.path.join(os.path.dirname(__file__), "gone"))
+        with pool:
+            for _ in range(2):
+                print(pool.map(where, [0], worker_lifespan=1)[0])
+"""
+
+
+@pytest.mark.contract("1 removed folder")
+@pytest.mark.parametrize("moment", ["server runs", "first", "later"])
+def test_a_current_folder_that_was_removed(start_method, moment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_script(tmp_path, NOWHERE, start_method, moment) == ["nowhere"] * 2
+    assert not (tmp_path / "file").exists()

@@ -24,6 +24,53 @@ static void describe_death(const tercio__worker *worker, const tercio__exit *how
         (void)snprintf(text, size, "worker %u is gone; how it ended is unknown", worker->index);
 }
 
+/* ---- For want of memory ------------------------------------------------------------------------------------------- */
+
+/* Workers of all pools of this process that died by SIGKILL, and not by ours. */
+static _Atomic uint64_t n_killed;
+
+void tercio__note_memory_kills(tercio_pool *pool)
+{
+    pool->counts_memory_kills = tercio__memory_kills(&pool->memory_kills) == 0;
+    pool->all_killed = LOAD(n_killed, relaxed);
+}
+
+/* Those of the pool that have died and aren't collected yet: one of them may be what the kernel counted. */
+static uint64_t count_dying(const tercio_pool *pool)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        const tercio__worker *worker = &pool->workers[i];
+        n += worker->handle >= 0 && !worker->goodbye && !worker->struck &&
+             tercio__bells_wait(&worker->handle, 1, 1, NULL) == 1;
+    }
+    return n;
+}
+
+/* The kernel counts first and kills then, but doesn't say whom: it is sure only where it has killed as many processes
+ * of this control group as workers of this process were killed, whoever did it. */
+static bool died_for_memory(tercio__worker *worker, const tercio__exit *how)
+{
+    tercio_pool *pool = worker->pool;
+    uint64_t kills;
+    if (how->signal != SIGKILL || worker->struck || worker->goodbye)
+        return false;
+    uint64_t killed = atomic_fetch_add_explicit(&n_killed, 1, memory_order_relaxed) + 1;
+    if (!pool->counts_memory_kills || tercio__memory_kills(&kills))
+        return false;
+    if (kills == pool->memory_kills) { /* neither this one nor those before it */
+        pool->all_killed = killed;
+        return false;
+    }
+    int handle = worker->handle;
+    worker->handle = -1; /* it is counted already */
+    uint64_t suspects = killed - pool->all_killed + count_dying(pool);
+    worker->handle = handle;
+    return kills - pool->memory_kills >= suspects;
+}
+
+/* ---- What it leaves ---------------------------------------------------------------------------------------------- */
+
 /* The item that a dead worker was running: an answer, or another try. */
 static void settle_victim(tercio__worker *worker, tercio__chunk *chunk, const tercio__exit *how)
 {
@@ -45,6 +92,7 @@ static void settle_victim(tercio__worker *worker, tercio__chunk *chunk, const te
     entry.code = how->code;
     entry.signal = how->signal;
     entry.peak_rss = how->peak_rss;
+    entry.out_of_memory = worker->died_for_memory;
     describe_death(worker, how, text, sizeof text);
     tercio__answer(chunk, entry, text);
     if (chunk->run->options.stop_on_error && !chunk->run->stopped) {
@@ -154,6 +202,7 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
 
     tercio__pump_worker(worker);
     tercio__at("death: heard to its end");
+    worker->died_for_memory = pool->ending < TERCIO__DROPPING && died_for_memory(worker, how);
     if (!worker->goodbye && pool->ending < TERCIO__DROPPING) {
         worker->died = true;
         worker->last_death = *how;
@@ -171,7 +220,8 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
                                .worker = worker->index,
                                .pid = worker->pid,
                                .code = how->code,
-                               .signal = how->signal};
+                               .signal = how->signal,
+                               .out_of_memory = worker->died_for_memory};
         describe_death(worker, how, text, sizeof text);
         tercio__pool_fail(pool, TERCIO_ESTART, &entry, NULL, NULL, text);
     }

@@ -100,6 +100,7 @@ struct tercio__worker {
     uint64_t seen_done, seen_work; /* counters when last looked at, for the mean time of an item */
     uint64_t restarts, stillborn;  /* deaths before it was alive, in a row */
     bool died;
+    bool died_for_memory;
     tercio__exit last_death; /* if it died, ever */
     uint64_t killed;         /* times that it died of SIGKILL, and not of ours */
     uint64_t told_at;        /* when what it runs was interrupted; 0: not */
@@ -238,6 +239,10 @@ struct tercio_pool {
     tercio__inbox garbage; /* messages and answers that nobody will read, for host->drop */
     tercio__inbox exits;   /* what exit functions left */
     _Atomic uint32_t interrupted;
+    /* deaths.c, as they were when the pool was opened: processes of this control group that the kernel killed for
+     * memory, and workers of this process that were killed at all. */
+    bool counts_memory_kills;
+    uint64_t memory_kills, all_killed;
 };
 
 static inline void tercio__lock(tercio_pool *pool)
@@ -433,6 +438,8 @@ void tercio__keep_longest(tercio__worker *);
 
 /* ---- deaths.c ----------------------------------------------------------------------------------------------------- */
 
+/* Before the first worker: what the kernel's counters say then. */
+void tercio__note_memory_kills(tercio_pool *);
 /* A worker's process or thread is gone. A thread that has not said goodbye may still run: what it may touch stays until it
  * ends. Under the lock. */
 void tercio__worker_gone(tercio__worker *, const tercio__exit *);

@@ -249,6 +249,8 @@ int tercio_open(tercio_pool **out, const tercio_options *options)
         error = pool->starter->open(pool);
     if (error == 0)
         error = tercio__keeper_listen(pool);
+    if (error == 0 && pool->starter->processes)
+        tercio__note_memory_kills(pool);
     if (error == 0)
         error = tercio__start_missing(pool);
     if (error == 0)

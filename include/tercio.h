@@ -165,7 +165,9 @@ typedef struct {
     int status;         /* 0, or TERCIO_EFAILED, EDIED, ETIMEDOUT, ECANCELED, ... */
     int code;           /* the task's own code, or the exit code of a worker that died; -1: unknown */
     int signal;         /* that killed the worker; 0: none, or unknown */
-    bool out_of_memory; /* the kernel's counters say that the worker was killed for memory */
+    bool out_of_memory; /* the worker was killed for want of memory, by the kernel's counters of this process's own
+                           control group. false: it was not, or that can't be known (no such counter, or it counts
+                           fewer kills than workers that were killed) */
     unsigned worker;    /* index of the worker, from 0 */
     unsigned attempts;  /* times that the item was handed to a worker */
     uint64_t peak_rss;  /* bytes; of a worker that died; 0: unknown */

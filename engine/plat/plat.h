@@ -81,6 +81,10 @@ void tercio__process_end(int pid);
 /* True when a child that is dead, but not collected yet, was killed or ended with a code other than 0. */
 bool tercio__process_failed(int handle, int pid);
 
+/* How many processes of this process's own control group the kernel has killed for want of memory so far. Returns: 0;
+ * TERCIO_EUNSUPPORTED where nobody counts that for the group alone. */
+int tercio__memory_kills(uint64_t *n);
+
 /* Standard output and error of C: what a forked child has inherited in its buffers is its parent's to write. */
 void tercio__forget_output(void);
 void tercio__write_output(void);

@@ -140,7 +140,7 @@ def _with_text(exc: BaseException, text: str) -> BaseException:
 def _pack(exc: BaseException, seen: dict[int, BaseException]) -> Node:
     seen[id(exc)] = exc
     node = _pack_self(exc, seen)
-    notes = getattr(exc, "__notes__", None)
+    notes = exc.__dict__.get("__notes__")  # a class may have a __getattr__ that fails
     if isinstance(notes, list) and all(isinstance(note, str) for note in notes):
         node["notes"] = list(notes)
     node["suppress"] = exc.__suppress_context__
@@ -158,13 +158,22 @@ def _pack_self(exc: BaseException, seen: dict[int, BaseException]) -> Node:
         group = _pack_group(exc, seen)
         if group is not None:
             return group
-    for how, packed in (("pickle", exc), ("raw", None)):
+    loads: Node | None = None
+    for how in ("pickle", "raw"):
         try:
-            data = _dumps(exc if packed is not None else _raw(exc))
-            if _faithful(exc, _make(how, data)):
-                return {"how": how, "data": data}
+            data = _dumps(exc if how == "pickle" else _raw(exc))
+            copy: Any = _make(how, data)
         except Exception:
             continue
+        if not isinstance(copy, BaseException):
+            continue
+        node = {"how": how, "data": data, **_lost_fields(exc, copy)}
+        if _faithful(exc, copy):
+            return node
+        # Exceptions made in C may keep all that matters where neither args nor attributes show it.
+        loads = loads or (node if how == "pickle" else None)
+    if loads is not None:
+        return loads
     try:
         text = repr(exc)
     except Exception:
@@ -223,29 +232,57 @@ def _make(how: str, data: Any) -> BaseException:
     return exc
 
 
-def _faithful(exc: BaseException, copy: object) -> bool:
-    if not isinstance(copy, BaseException):
-        return False
+def _fields(kind: type[BaseException]) -> list[str]:
+    """Names of the members that instances keep outside of their ``__dict__``: those of built-in classes, and slots."""
+    import types
+
+    names = []
+    for base in kind.__mro__:
+        for name, member in vars(base).items():
+            # An AttributeError's `obj` is whatever was looked at, and may be anything.
+            is_ours = isinstance(member, types.MemberDescriptorType) and not name.startswith("__") and name != "obj"
+            if is_ours and name not in names:
+                names.append(name)
+    return names
+
+
+def _lost_fields(exc: BaseException, copy: BaseException) -> Node:
+    """What the copy has not got of the fields, pickled one by one, as far as each can be."""
+    lost = {}
+    for name in _fields(type(exc)):
+        try:
+            mine = getattr(exc, name)
+            theirs = getattr(copy, name, None)
+            if mine is None or (type(mine) is type(theirs) and _plain(mine) == _plain(theirs)):
+                continue
+            data = _dumps(mine)
+            pickle.loads(data)
+            lost[name] = data
+        except Exception:
+            continue
+    return {"fields": lost} if lost else {}
+
+
+def _faithful(exc: BaseException, copy: BaseException) -> bool:
     mine, theirs = type(exc), type(copy)
     # A class that travels by value is another one where it arrives.
     if mine is not theirs and (mine.__module__, mine.__qualname__) != (theirs.__module__, theirs.__qualname__):
         return False
     try:
-        # By repr, as arguments such as arrays don't compare to a truth value. Addresses in a repr would differ.
         if len(copy.args) != len(exc.args) or set(_attributes(copy)) != set(_attributes(exc)):
             return False
         return all(
-            type(mine) is type(theirs) and (_plain_repr(mine) == _plain_repr(theirs))
-            for mine, theirs in zip(exc.args, copy.args)
+            type(mine) is type(theirs) and (_plain(mine) == _plain(theirs)) for mine, theirs in zip(exc.args, copy.args)
         )
     except Exception:
         return False
 
 
-def _plain_repr(value: object) -> str:
-    if isinstance(value, (str, int, float, bytes, bool, type(None))):
-        return repr(value)
-    return type(value).__name__
+def _plain(value: object) -> object:
+    """What stands for a value in a comparison: itself where it is plain, else its class: arrays give no truth value."""
+    if isinstance(value, float):
+        return repr(value)  # of two NaNs, too
+    return value if isinstance(value, (str, int, bytes, type(None))) else type(value).__name__
 
 
 def _unpack(node: Node) -> BaseException:
@@ -261,6 +298,8 @@ def _unpack(node: Node) -> BaseException:
             exc.__dict__.update(attributes)
         else:
             exc = _make(how, node["data"])
+            for name, data in node.get("fields", {}).items():
+                setattr(exc, name, pickle.loads(data))
     except Exception as error:
         # The class is known in the worker alone.
         exc = _cannot_pickle(f"an exception that can't be loaded here: {error!r}")

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 
 def arguments(args: Any) -> tuple[Any, ...]:
-    """Positional arguments from what the user gave to apply."""
+    """Positional arguments from what the user gave to apply, taken apart or passed whole as an element of a map is."""
     if isinstance(args, tuple):
         return args
-    if isinstance(args, (str, bytes)) or _numpy.is_array(args):
+    if isinstance(args, (str, bytes)) or _numpy.is_array(args) or not _is_iterable(type(args)):
         return (args,)
-    try:
-        return tuple(args)
-    except TypeError:
-        if hasattr(type(args), "__iter__"):
-            raise  # iterable, and failed at it
-        return (args,)
+    return tuple(args)
+
+
+def _is_iterable(kind: type) -> bool:
+    """Whether instances have an ``__iter__``; the old sequence protocol and a metaclass's one don't count."""
+    for base in kind.__mro__:
+        if "__iter__" in vars(base):
+            return vars(base)["__iter__"] is not None
+    return False
 
 
 class Mapping:

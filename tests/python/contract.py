@@ -73,6 +73,7 @@ LINES = [
     ("4 callback raises", "all", "is reported and stops nothing"),
     ("4 isolation", "all", "a failed task doesn't touch the others"),
     ("4 args", "any", "unpacked if iterable and no str, bytes or array"),
+    ("4 whole", "all", "apply passes whole what map passes whole"),
     ("4 beside a lazy map", "all", "apply works while a lazy map runs"),
     ("4 terminated", "all", "an AsyncResult of a terminated pool raises at once"),
     ("4 cancel", "all", "stops a task, queued or running"),
@@ -80,6 +81,11 @@ LINES = [
     # 5. Exceptions
     ("5 original", "all", "type, args and attributes; a cause with traceback, worker and arguments"),
     ("5 built-in", "all", "errno, fields, groups, notes, chains, custom constructors"),
+    (
+        "5 loads",
+        "all",
+        "an exception that pickles and loads comes home as itself, whatever its args and repr show",
+    ),
     ("5 unpicklable exception", "process", "CannotPickleExceptionError with repr and traceback"),
     ("5 unpicklable data", "process", "results and arguments: an error that names function and argument"),
     ("5 exits", "all", "SystemExit and KeyboardInterrupt of a task are its errors"),

@@ -120,6 +120,12 @@ def raise_os_error(path):
         pass
 
 
+def validate(text):
+    import pydantic
+
+    return pydantic.TypeAdapter(int).validate_python(text)
+
+
 def raise_decode(data):
     return data.decode("ascii")
 

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import tasks
+import values
 from tercio import WorkerPool
 from tercio.async_result import AsyncResult
 
@@ -31,6 +32,20 @@ def test_apply(pool):
 def test_what_args_means(args, expected):
     with WorkerPool(1, start_method="threading") as pool:
         assert pool.apply(tasks.everything, args)[0] == expected
+
+
+@pytest.mark.parametrize("what", ["enum", "metaclass", "indexed", "record"])
+@pytest.mark.contract("4 whole")
+def test_apply_passes_whole_what_map_passes_whole(pool, what):
+    whole = values.wholes()[what]
+    assert pool.map(tasks.everything, [whole]) == [((whole,), {})]
+    assert pool.apply(tasks.everything, whole) == ((whole,), {})
+    assert pool.apply_async(tasks.everything, whole).get(20) == ((whole,), {})
+
+
+def test_an_argument_that_fails_to_iterate_is_an_error_at_once(pool):
+    with pytest.raises(LookupError, match="no items"):
+        pool.apply(tasks.everything, values.Broken())
 
 
 @pytest.mark.contract("4 AsyncResult")

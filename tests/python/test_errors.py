@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import raised
 import tasks
 from tercio import WorkerPool
 from tercio.exception import CannotPickleExceptionError, WorkerDiedError
@@ -72,6 +73,40 @@ def test_os_error_and_decode_error(pool):
     error = failure(pool, tasks.raise_decode, b"ab\xff")
     assert type(error) is UnicodeDecodeError
     assert (error.object, error.start, error.end, error.encoding) == (b"ab\xff", 2, 3, "ascii")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("opaque", "_held", "inside"),
+        ("changing", "args", ("text",)),
+        ("slotted", "code", 17),
+        ("refusing", "args", ("text",)),
+        ("long", "args", (10**6000,)),
+        ("http", "filename", "http://127.0.0.1/x"),
+        ("http", "code", 404),
+        ("import", "path", "/nowhere"),
+        ("unicode", "object", "é"),
+    ],
+)
+@pytest.mark.parametrize("how", ["raise", "return"])
+@pytest.mark.contract("5 loads")
+def test_what_pickles_and_loads_comes_home_as_itself(pool, kind, name, expected, how):
+    if how == "return":
+        (error,) = pool.map(raised.raise_kind, [kind], on_error="return")
+    else:
+        error = failure(pool, raised.raise_kind, kind)
+    assert type(error) is type(raised.MADE[kind]())
+    assert getattr(error, name) == expected
+    assert "raise_kind" in str(error.__cause__)
+
+
+@pytest.mark.contract("5 loads")
+def test_an_error_of_validation_comes_home(pool):
+    pydantic = pytest.importorskip("pydantic")
+    error = failure(pool, tasks.validate, "x")
+    assert type(error) is pydantic.ValidationError
+    assert error.errors()[0]["type"] == "int_parsing"
 
 
 @pytest.mark.contract("5 built-in")

@@ -401,9 +401,10 @@ void tercio__arm_keeper(tercio_pool *, bool always);
 int tercio__run_check(const tercio_run *);
 /* Detaches a run from its pool, which goes. Under the lock. */
 void tercio__run_orphan(tercio_run *);
-/* Sleeps on the pool's caller bell until something happened, whatever it is (tercio_finish, tercio_open). Under the
- * lock, which is free meanwhile. Returns: 0; TERCIO_EINTERRUPTED; TERCIO_EAGAIN at the deadline. */
-int tercio__pool_wait(tercio_pool *, uint64_t deadline);
+/* Sleeps on the pool's caller bell until something happened, whatever it is (tercio_finish, tercio_open); with `sigmask`
+ * (may be NULL) installed, as tercio_wait has it. Under the lock, which is free meanwhile. Returns: 0; TERCIO_EINTERRUPTED;
+ * TERCIO_EAGAIN at the deadline. */
+int tercio__pool_wait(tercio_pool *, uint64_t deadline, const sigset_t *sigmask);
 
 /* ---- context.c: what a run sends to each worker once -------------------------------------------------------------- */
 

@@ -218,7 +218,7 @@ static int wait_until_alive(tercio_pool *pool)
             alive += pool->workers[i].alive;
         if (pool->failure || alive == pool->n_workers)
             break;
-        result = tercio__pool_wait(pool, 0);
+        result = tercio__pool_wait(pool, 0, NULL);
         if (result == TERCIO_EINTERRUPTED)
             result = 0; /* a signal handler ran; what it wants is for calls that can be repeated */
     }
@@ -247,6 +247,7 @@ int tercio_open(tercio_pool **out, const tercio_options *options)
         error = make_bells(pool);
     if (error == 0 && pool->starter->open)
         error = pool->starter->open(pool);
+    pool->options.sigmask = NULL; /* the caller's memory */
     if (error == 0)
         error = tercio__keeper_listen(pool);
     if (error == 0 && pool->starter->processes)
@@ -369,11 +370,12 @@ static void drop_work(tercio_pool *pool)
         tercio__end_by_force(&pool->workers[i]);
     tercio__ring_all(pool);
     tercio__bell_ring(pool->keeper_bell); /* it sets its timer for the grace */
-    while (pool->n_live > 0 && pool->ending != TERCIO__CLOSING && tercio__pool_wait(pool, 0) != TERCIO_ESYSTEM)
+    while (pool->n_live > 0 && pool->ending != TERCIO__CLOSING && tercio__pool_wait(pool, 0, NULL) != TERCIO_ESYSTEM)
         tercio__pump(pool);
 }
 
-int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user, const tercio_result *), void *user)
+int tercio_finish_masked(tercio_pool *pool, double timeout, const void *sigmask,
+                         void (*on_exit)(void *user, const tercio_result *), void *user)
 {
     if (pool == NULL)
         return TERCIO_EINVAL;
@@ -390,7 +392,7 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
         }
         if (pool->failure)
             ask_to_stop(pool, TERCIO__STOP_DRAINED);
-        result = deadline && tercio__now() >= deadline ? TERCIO_EAGAIN : tercio__pool_wait(pool, deadline);
+        result = deadline && tercio__now() >= deadline ? TERCIO_EAGAIN : tercio__pool_wait(pool, deadline, sigmask);
     }
     if (result == TERCIO_EAGAIN) {
         drop_work(pool);
@@ -407,6 +409,11 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
     tercio__drop_garbage(pool);
     hand_out_exits(pool, on_exit, user);
     return result;
+}
+
+int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user, const tercio_result *), void *user)
+{
+    return tercio_finish_masked(pool, timeout, NULL, on_exit, user);
 }
 
 /* ---- Close ------------------------------------------------------------------------------------------------------------------- */

@@ -266,7 +266,7 @@ int tercio_wait(tercio_run *run, double timeout, bool or_room, const void *sigma
     return tercio__run_wait(run, timeout, or_room, sigmask);
 }
 
-int tercio__pool_wait(tercio_pool *pool, uint64_t deadline)
+int tercio__pool_wait(tercio_pool *pool, uint64_t deadline, const sigset_t *sigmask)
 {
     int result = 0;
     bool drives = !pool->driver;
@@ -282,7 +282,7 @@ int tercio__pool_wait(tercio_pool *pool, uint64_t deadline)
     announce(pool);
     if (!news_after_announcing(pool)) {
         tercio__unlock(pool);
-        result = tercio__bells_wait(&self.waits_on, 1, deadline, NULL);
+        result = tercio__bells_wait(&self.waits_on, 1, deadline, sigmask);
         tercio__lock(pool);
         result = result == 0 ? TERCIO_EAGAIN : result > 0 ? 0 : result;
     }

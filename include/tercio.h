@@ -137,6 +137,9 @@ typedef struct {
     tercio_server *server; /* TERCIO_FORKSERVER: borrowed; NULL: the pool starts one of its own */
     bool no_group;         /* don't put workers into process groups of their own */
     bool observe;          /* note how long each item takes, and ask host->describe about the longest */
+    const void
+        *sigmask; /* a sigset_t *, may be NULL: installed while tercio_open waits for a forkserver, as tercio_wait has
+                              it. A signal handler that runs meanwhile ends the call with TERCIO_EINTERRUPTED */
 } tercio_options;
 
 typedef struct {
@@ -315,6 +318,11 @@ TERCIO_API void tercio_interrupt(tercio_pool *);
  * Returns: 0; TERCIO_ETIMEDOUT when the limit has passed; TERCIO_EINTERRUPTED, _EFORKED, _ECLOSED. */
 TERCIO_API int tercio_finish(tercio_pool *, double timeout, void (*on_exit)(void *user, const tercio_result *),
                              void *user);
+
+/* The same, with `sigmask` (a sigset_t *, may be NULL) installed while it waits, as tercio_wait has it: a signal handler that
+ * runs meanwhile ends the call with TERCIO_EINTERRUPTED. The call may be repeated. */
+TERCIO_API int tercio_finish_masked(tercio_pool *, double timeout, const void *sigmask,
+                                    void (*on_exit)(void *user, const tercio_result *), void *user);
 
 /* Ends the workers, soft first, hard after the grace, and frees the pool. Runs that are still open become inert:
  * only tercio_run_close may be called on them. NULL is allowed. In a forked child it only frees memory.

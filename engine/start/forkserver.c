@@ -103,6 +103,18 @@ static void close_connection(tercio_pool *pool)
     pool->starter_events[0] = pool->starter_events[1] = -1;
 }
 
+/* Until the server has imported what it shall, which may take long. Its first message stays unread, so each pool finds it.
+ * Nothing was asked for yet, so a signal can end this. Returns: 0; TERCIO_ESTART; TERCIO_EINTERRUPTED, with a mask alone. */
+static int wait_until_ready(const tercio_server *server, const sigset_t *sigmask)
+{
+    const int both[] = {server->socket, server->handle};
+    int result;
+    do
+        result = tercio__bells_wait(both, 2, 0, sigmask);
+    while (result == TERCIO_EINTERRUPTED && sigmask == NULL);
+    return result == TERCIO_EINTERRUPTED ? result : result < 0 ? TERCIO_ESTART : 0;
+}
+
 static int open_connection(tercio_pool *pool)
 {
     int pair[2] = {-1, -1};
@@ -120,6 +132,8 @@ static int open_connection(tercio_pool *pool)
         result = TERCIO_EFORKED;
         goto fail;
     }
+    if ((result = wait_until_ready(server, pool->options.sigmask)) != 0)
+        goto fail;
     c->handle = tercio__owned(fcntl(server->handle, F_DUPFD_CLOEXEC, 0));
     result = c->handle < 0 ? TERCIO_ESYSTEM : tercio__pair(pair);
     if (result)

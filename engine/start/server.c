@@ -270,6 +270,8 @@ _Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, con
     s.set = tercio__set_create();
     if (s.set < 0 || tercio__set_add(s.set, s.socket, MAIN))
         _exit(1);
+    tercio__server_message ready = {.kind = TERCIO__SERVER_READY};
+    (void)tercio__send(s.socket, &ready, sizeof ready, NULL, 0);
     for (;;) {
         /* One token at a time: what it leads to may free what another one points to. */
         int n = tercio__set_wait(s.set, tokens, 1, 0);

@@ -53,7 +53,8 @@ enum {
     TERCIO__SERVER_START,
     TERCIO__SERVER_STARTED,
     TERCIO__SERVER_KILL, /* of a worker whose handle got lost on its way */
-    TERCIO__SERVER_ENDED
+    TERCIO__SERVER_ENDED,
+    TERCIO__SERVER_READY /* on the server's own connection, where it stays unread */
 };
 typedef struct {
     uint32_t kind, index;

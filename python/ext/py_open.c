@@ -5,6 +5,7 @@
 #include "codec.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 char **argv_of(PyObject *given, PyObject **keep)
@@ -78,6 +79,33 @@ static void note_main(PoolObject *self)
         pool_set_main(self);
 }
 
+/* A forkserver answers when it has imported what it shall, and that may take long: signals are let in meanwhile, and held
+ * back before, as in pool_wait. Returns: as tercio_open; TERCIO_EINTERRUPTED with an exception. */
+static int open_without_gil(PoolObject *self, tercio_options *options)
+{
+    sigset_t all, before;
+    int error;
+    do {
+        bool waits = self->method == TERCIO_FORKSERVER;
+        if (waits) {
+            sigfillset(&all);
+            pthread_sigmask(SIG_BLOCK, &all, &before);
+            options->sigmask = &before;
+        }
+        error = PyErr_CheckSignals() < 0 ? TERCIO_EINTERRUPTED : 0;
+        if (error == 0) {
+            Py_BEGIN_ALLOW_THREADS
+            error = tercio_open(&self->engine, options);
+            Py_END_ALLOW_THREADS
+        }
+        if (waits)
+            pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (error == TERCIO_EINTERRUPTED && (PyErr_Occurred() || PyErr_CheckSignals() < 0))
+            return error;
+    } while (error == TERCIO_EINTERRUPTED);
+    return error;
+}
+
 static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_given)
 {
     PyObject *parts = NULL;
@@ -123,9 +151,9 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
             goto done;
         error = tercio_open(&self->engine, &options);
     } else {
-        Py_BEGIN_ALLOW_THREADS
-        error = tercio_open(&self->engine, &options);
-        Py_END_ALLOW_THREADS
+        error = open_without_gil(self, &options);
+        if (error == TERCIO_EINTERRUPTED)
+            goto done;
     }
     self->opened = true;
     if (error < 0) {

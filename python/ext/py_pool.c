@@ -32,39 +32,60 @@ static void come_out(PoolObject *pool)
     pthread_mutex_unlock(&pool->gate);
 }
 
-int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
+/* A signal between the look and the sleep would be slept through, so signals are held back until the engine sleeps, with
+ * `asleep` as its mask. Outside of the main thread this changes nothing. */
+typedef struct {
+    sigset_t before, asleep;
+} held_signals;
+
+static void release_signals(const held_signals *held)
 {
-    sigset_t all, before;
+    pthread_sigmask(SIG_SETMASK, &held->before, NULL);
+}
+
+/* Returns: 0, and release_signals() is due; TERCIO_ECLOSED; WAIT_RAISED. */
+static int hold_signals(PoolObject *pool, tercio_run *run, held_signals *held)
+{
+    sigset_t all;
+    int result = 0;
     if (PyErr_CheckSignals() < 0)
         return WAIT_RAISED;
-    if (pool->engine == NULL || pool->closing)
-        return TERCIO_ECLOSED;
-    /* A signal between the look and the sleep would be slept through, so it is held back until we sleep. Outside
-     * of the main thread this changes nothing. */
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    if (PyErr_CheckSignals() < 0) {
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return WAIT_RAISED;
-    }
-    if (pool->engine == NULL || pool->closing) { /* a handler ended it */
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return TERCIO_ECLOSED;
-    }
-    if (worker_waits(pool->env.st, pool, run) < 0) {
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        return WAIT_RAISED;
-    }
-    bool is_worker = worker_is_here(pool->env.st);
-    go_in(pool);
-    PyThreadState *ts = PyEval_SaveThread();
-    int result = tercio_wait(run, timeout, or_room, is_worker ? &all : &before);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    PyEval_RestoreThread(ts);
-    come_out(pool);
+    pthread_sigmask(SIG_BLOCK, &all, &held->before);
+    if (PyErr_CheckSignals() < 0)
+        result = WAIT_RAISED;
+    else if (pool->engine == NULL || pool->closing) /* a handler may have ended it */
+        result = TERCIO_ECLOSED;
+    else if (worker_waits(pool->env.st, pool, run) < 0)
+        result = WAIT_RAISED;
+    if (result != 0)
+        release_signals(held);
+    else
+        held->asleep = worker_is_here(pool->env.st) ? all : held->before;
+    return result;
+}
+
+/* Behind a wait: lets handlers run. Returns: `result`, or WAIT_RAISED. */
+static int look_after_signals(PoolObject *pool, int result)
+{
     if (worker_waited(pool->env.st) < 0 || (result == TERCIO_EINTERRUPTED && PyErr_CheckSignals() < 0))
         return WAIT_RAISED;
     return result;
+}
+
+int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
+{
+    held_signals held;
+    int result = hold_signals(pool, run, &held);
+    if (result != 0)
+        return result;
+    go_in(pool);
+    PyThreadState *ts = PyEval_SaveThread();
+    result = tercio_wait(run, timeout, or_room, &held.asleep);
+    release_signals(&held);
+    PyEval_RestoreThread(ts);
+    come_out(pool);
+    return look_after_signals(pool, result);
 }
 
 void pool_kick(PoolObject *pool)
@@ -241,13 +262,22 @@ void pool_close(PoolObject *self)
     }
 }
 
+typedef struct {
+    PoolObject *pool;
+    const held_signals *held;
+} finishing;
+
 static void exit_note(void *user, const tercio_result *r)
 {
-    PoolObject *self = user;
-    attachment now = attach(self->env.interp);
-    if (pool_note_exit(self, NULL, r) < 0)
+    const finishing *f = user;
+    sigset_t all;
+    release_signals(f->held); /* to load a result may run anything, and what that starts would inherit the mask */
+    attachment now = attach(f->pool->env.interp);
+    if (pool_note_exit(f->pool, NULL, r) < 0)
         error_unraisable(NULL);
     detach(now);
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
 }
 
 static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
@@ -256,27 +286,25 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
     if (!self->finished && (pool_unusable(self) || async_wait_idle(self) < 0))
         return NULL;
     while (!self->finished) {
-        if (pool_unusable(self) || worker_waits(self->env.st, self, NULL) < 0)
+        held_signals held;
+        if (pool_unusable(self))
+            return NULL;
+        int error = hold_signals(self, NULL, &held);
+        if (error == TERCIO_ECLOSED)
+            continue;
+        if (error < 0)
             return NULL;
         go_in(self);
-        sigset_t all, before;
-        sigfillset(&all);
-        bool is_worker = worker_is_here(self->env.st);
         PyThreadState *ts = PyEval_SaveThread();
-        if (is_worker)
-            pthread_sigmask(SIG_SETMASK, &all, &before);
-        int error = tercio_finish(self->engine, 0, exit_note, self);
-        if (is_worker)
-            pthread_sigmask(SIG_SETMASK, &before, NULL);
+        error = tercio_finish_masked(self->engine, 0, &held.asleep, exit_note, &(finishing){self, &held});
+        release_signals(&held);
         PyEval_RestoreThread(ts);
         come_out(self);
-        if (worker_waited(self->env.st) < 0)
+        error = look_after_signals(self, error);
+        if (error == WAIT_RAISED)
             return NULL;
-        if (error == TERCIO_EINTERRUPTED) {
-            if (PyErr_CheckSignals() < 0)
-                return NULL;
+        if (error == TERCIO_EINTERRUPTED)
             continue;
-        }
         note_stats(self); /* the exit functions are in them */
         if (error < 0) {
             error_raise(self->env.st, self, error);

@@ -379,6 +379,42 @@ static void finished_while_others_go_on(void **state)
     }
 }
 
+static volatile sig_atomic_t n_signals;
+
+static void count_signal(int number)
+{
+    (void)number;
+    n_signals++;
+}
+
+/* A signal that is held back until the engine sleeps ends the wait, and the next call goes on with it. */
+static void a_signal_ends_the_wait_for_the_end(void **state)
+{
+    struct sigaction count = {.sa_handler = count_signal}, usual;
+    sigset_t held, before;
+    tercio_run *run;
+    tercio_pool *pool = open_pool(state, 1);
+    item in = {.index = 0};
+    new_ledger();
+    assert_int_equal(sigaction(SIGUSR1, &count, &usual), 0);
+    assert_int_equal(tercio_submit(pool, GATED, (tercio_bytes){&in, sizeof in}, NULL, &run), 0);
+    sigemptyset(&held);
+    sigaddset(&held, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &held, &before);
+    n_signals = 0;
+    for (int i = 1; i <= 2; i++) {
+        raise(SIGUSR1);
+        assert_int_equal(tercio_finish_masked(pool, BOUND_SECONDS / 2, &before, NULL, NULL), TERCIO_EINTERRUPTED);
+        assert_int_equal(n_signals, i);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    sigaction(SIGUSR1, &usual, NULL);
+    atomic_store(&the_ledger->open[0], 1);
+    assert_int_equal(tercio_finish(pool, 0, NULL, NULL), 0);
+    tercio_run_close(run);
+    tercio_close(pool);
+}
+
 int main(int argc, char **argv)
 {
     static const battery_test tests[] = {
@@ -393,6 +429,7 @@ int main(int argc, char **argv)
         BATTERY_TEST(a_stream_that_stops_beside_a_map),
         BATTERY_TEST(two_finish),
         BATTERY_TEST(finished_while_others_go_on),
+        BATTERY_TEST(a_signal_ends_the_wait_for_the_end),
     };
     tercio_worker_entry(argc, argv, &table);
     return run_battery("callers", tests, sizeof tests / sizeof *tests, argc > 1 ? argv[1] : NULL);

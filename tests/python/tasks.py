@@ -48,6 +48,29 @@ def slowly(value, seconds=0.05):
     return value
 
 
+def signal_thread(pid, thread):
+    """Send SIGUSR1 to a process; if it is this one, to that thread."""
+    if pid == os.getpid():
+        signal.pthread_kill(thread, signal.SIGUSR1)
+    else:
+        os.kill(pid, signal.SIGUSR1)
+
+
+def signal_and_stay(pid, thread, seconds, *_):
+    signal_thread(pid, thread)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.005)  # a thread is interrupted between two of these
+
+
+def signal_until_handled(pid, thread, folder, *_):
+    """Return once the handler has made a file for this signal."""
+    there = len(os.listdir(folder))
+    signal_thread(pid, thread)
+    while len(os.listdir(folder)) == there:
+        time.sleep(0.001)
+
+
 def loop_for_ever(_):
     while True:
         pass

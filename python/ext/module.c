@@ -9,9 +9,25 @@ PyObject *core_no_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *P
     return PyErr_Format(PyExc_TypeError, "cannot create '%s' instances", type->tp_name);
 }
 
+/* From Python 3.13 on a user sets the number of CPUs by -X cpu_count=N or PYTHON_CPU_COUNT. Returns: below 1: not set;
+ * -2: an exception. */
+static long configured_cpus(void)
+{
+    PyObject *config = PySys_GetObject("_get_cpu_count_config"); /* borrowed */
+    PyObject *number = config == NULL ? NULL : PyObject_CallNoArgs(config);
+    if (number == NULL)
+        return config == NULL ? -1 : -2;
+    long cpus = PyLong_AsLong(number);
+    Py_DECREF(number);
+    return cpus == -1 && PyErr_Occurred() ? -2 : cpus;
+}
+
 static PyObject *usable_cpu_count(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
-    return PyLong_FromUnsignedLong(tercio_usable_cpus());
+    long cpus = configured_cpus();
+    if (cpus == -2)
+        return NULL;
+    return cpus > 0 ? PyLong_FromLong(cpus) : PyLong_FromUnsignedLong(tercio_usable_cpus());
 }
 
 static PyMethodDef methods[] = {

@@ -18,6 +18,9 @@ ENGINE_VERSION: Final[int]
 def usable_cpu_count() -> int:
     """CPUs that this process may use: affinity and the container's quota, rounded up.
 
+    From Python 3.13 on, the number given by ``-X cpu_count=N`` or ``PYTHON_CPU_COUNT`` takes their place, as it does
+    in ``os.process_cpu_count()``.
+
     Returns
     -------
     int

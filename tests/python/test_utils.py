@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -17,10 +19,14 @@ from tercio import utils
     ("module", "names"),
     [
         ("tercio", "WorkerPool cpu_count usable_cpu_count"),
+        ("tercio.utils", "set_cpu_affinity"),
         ("tercio.utils", "chunk_tasks make_single_arguments apply_numpy_chunking get_n_chunks format_seconds TimeIt"),
         ("tercio.async_result", "AsyncResult"),
         ("tercio.exception", "CannotPickleExceptionError WorkerDiedError TimeoutError"),
-        ("tercio.context", "DEFAULT_START_METHOD FORK_AVAILABLE"),
+        ("tercio.exception", "highlight_traceback remove_highlighting"),
+        ("tercio.context", "DEFAULT_START_METHOD FORK_AVAILABLE RUNNING_WINDOWS RUNNING_MACOS MP_CONTEXTS"),
+        ("tercio.signal", "DelayedKeyboardInterrupt DisableKeyboardInterruptSignal ignore_keyboard_interrupt"),
+        ("tercio.params", "WorkerPoolParams"),
         ("tercio.tqdm_utils", "PROGRESS_BAR_DEFAULT_STYLE get_tqdm"),
         ("tercio.insights", "get_insights"),
         ("tercio.pool", "WorkerPool"),
@@ -40,6 +46,56 @@ def test_constants():
     assert (DEFAULT_START_METHOD, FORK_AVAILABLE, PROGRESS_BAR_DEFAULT_STYLE) == ("fork", True, "std")
 
 
+@pytest.mark.contract("8 paths")
+def test_names_that_mpires_manual_leaves_out():
+    import platform
+
+    from tercio.context import MP_CONTEXTS, RUNNING_MACOS, RUNNING_WINDOWS
+
+    assert (RUNNING_WINDOWS, RUNNING_MACOS) == (platform.system() == "Windows", platform.system() == "Darwin")
+    assert {name: context.get_start_method() for name, context in MP_CONTEXTS["mp"].items()} == {
+        name: name for name in ("fork", "spawn", "forkserver")
+    }
+    with MP_CONTEXTS["threading"].Lock():
+        pass
+    code = "import sys, tercio.context; print('multiprocessing' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_delayed_interrupt_comes_at_the_blocks_end():
+    from tercio.signal import DelayedKeyboardInterrupt
+
+    reached = False
+    with pytest.raises(KeyboardInterrupt), DelayedKeyboardInterrupt():
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signals_helpers_do_nothing_in_another_thread():
+    from tercio.signal import DelayedKeyboardInterrupt, DisableKeyboardInterruptSignal
+
+    seen = []
+
+    def use():
+        with DelayedKeyboardInterrupt(), DisableKeyboardInterruptSignal():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+def test_affinity_is_set_by_its_helper():
+    cpu = min(os.sched_getaffinity(0))
+    code = f"import os; from tercio.utils import *; set_cpu_affinity(0, [{cpu}]); print(os.sched_getaffinity(0))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.strip() == str({cpu})
+
+
 @pytest.mark.contract("8 cpu counts")
 def test_cpu_counts():
     assert utils.cpu_count() == tercio.cpu_count() == os.cpu_count()
@@ -52,6 +108,26 @@ def test_usable_cpus_follow_affinity():
     code = f"import os, tercio; os.sched_setaffinity(0, [{cpu}]); print(tercio.usable_cpu_count(), tercio.cpu_count())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
     assert done.stdout.split() == ["1", str(os.cpu_count())]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python 3.13 has the option first")
+@pytest.mark.parametrize("number", [1, 5])
+@pytest.mark.parametrize("way", ["option", "variable"])
+@pytest.mark.contract("8 cpu counts", "10 n_jobs")
+def test_usable_cpus_follow_the_interpreters_option(way, number):
+    options = ["-X", f"cpu_count={number}"] if way == "option" else []
+    variables = {"PYTHON_CPU_COUNT": str(number)} if way == "variable" else {}
+    code = (
+        "import os, tercio\n"
+        "n_jobs = tercio.WorkerPool(start_method='threading').pool_params.n_jobs\n"
+        "print(tercio.usable_cpu_count(), n_jobs, tercio.WorkerPool(0, start_method='threading').pool_params.n_jobs,\n"
+        "      os.process_cpu_count(), tercio.cpu_count())"
+    )
+    command = [sys.executable, *options, "-c", code]
+    done = subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=50, check=True
+    )
+    assert done.stdout.split() == [str(number)] * 5
 
 
 @pytest.mark.parametrize(

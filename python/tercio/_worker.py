@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_START_METHODS = ("fork", "spawn", "forkserver")  # multiprocessing's own
+
+
 class _State:
     """The process as a worker; the one object of this module that changes."""
 
@@ -132,7 +135,9 @@ def _multiprocessing() -> dict[str, Any]:
         told["authkey"] = state.authkey
     context = sys.modules.get("multiprocessing.context")
     if context is not None:
-        told["start_method"] = context._default_context.get_start_method(allow_none=True)
+        method = context._default_context.get_start_method(allow_none=True)
+        # A package's own (joblib's workers are started by "loky") is unknown where that package isn't imported.
+        told["start_method"] = method if method in _START_METHODS else None
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:
         told["tracker_fd"] = tracker._resource_tracker._fd

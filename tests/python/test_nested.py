@@ -50,6 +50,68 @@ def test_three_levels(start_method, inner):
     assert (type(bad), bad.args) == (ValueError, ("from the lowest",))
 
 
+class ForeignContext:
+    """A start method that a package gives to multiprocessing, as joblib's does in its workers."""
+
+    def __enter__(self):
+        from multiprocessing import context
+
+        class Foreign(context.BaseContext):
+            _name = "foreign"
+
+        self.context, self.before = context, context._default_context._actual_context
+        context._concrete_contexts["foreign"] = Foreign()
+        context._default_context.set_start_method("foreign", force=True)
+
+    def __exit__(self, *_):
+        self.context._default_context._actual_context = self.before
+        del self.context._concrete_contexts["foreign"]
+
+
+def add_one(counter, _):
+    with counter:
+        counter.value += 1
+
+
+@pytest.mark.contract("2 nested")
+def test_pools_where_another_packages_start_method_is_the_default(process_method):
+    with ForeignContext(), WorkerPool(2, start_method=process_method) as pool:
+        assert pool.map(abs, [-1, -2]) == [1, 2]
+        counter = pool.ctx.Value("i", 0)
+        pool.set_shared_objects(counter)
+        pool.map(add_one, range(10))
+        assert counter.value == 10
+
+
+IN_JOBLIB = """
+import sys
+from joblib import Parallel, delayed
+from tercio import WorkerPool
+
+def with_lock(lock, x):
+    with lock:
+        return -x
+
+def pool_of(method):
+    with WorkerPool(2, start_method=method) as pool:
+        pool.set_shared_objects(pool.ctx.Lock())
+        return pool.map(with_lock, [-1, -2])
+
+if __name__ == "__main__":
+    print(Parallel(n_jobs=2)(delayed(pool_of)(method) for method in sys.argv[1:]))
+"""
+
+
+@pytest.mark.contract("2 nested")
+def test_pools_in_joblibs_workers(process_method, tmp_path):
+    pytest.importorskip("joblib")
+    path = tmp_path / "program.py"
+    path.write_text(IN_JOBLIB)
+    command = [sys.executable, str(path), process_method, process_method]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "[[1, 2], [1, 2]]\n"), done.stderr
+
+
 def nest_in_known_thread(method):
     threading.current_thread()  # now threading knows this thread, and takes it for the main one in what is forked
     return tasks.nested([1], method)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+
 from tercio._core import METHODS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["DEFAULT_START_METHOD", "FORK_AVAILABLE", "METHODS", "ThreadingContext", "get_context"]
+__all__ = [
+    "DEFAULT_START_METHOD",
+    "FORK_AVAILABLE",
+    "METHODS",
+    "RUNNING_MACOS",
+    "RUNNING_WINDOWS",
+    "ThreadingContext",
+    "get_context",
+]
 
 FORK_AVAILABLE: bool = "fork" in METHODS
 DEFAULT_START_METHOD: str = "fork" if FORK_AVAILABLE else "spawn"
+# MP_CONTEXTS is there as well: see __getattr__.
+RUNNING_WINDOWS: bool = sys.platform == "win32"
+RUNNING_MACOS: bool = sys.platform == "darwin"
 
 
 class ThreadingContext:
@@ -86,3 +99,13 @@ def get_context(method: str) -> Any:
     import multiprocessing
 
     return multiprocessing.get_context(method)
+
+
+def __getattr__(name: str) -> Any:
+    # A program that reads it needs multiprocessing anyway; others don't pay for the import.
+    if name == "MP_CONTEXTS":
+        processes = [method for method in METHODS if method != "threading"]
+        contexts = {"mp": {method: get_context(method) for method in processes}, "threading": ThreadingContext()}
+        globals()[name] = contexts
+        return contexts
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

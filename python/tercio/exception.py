@@ -10,7 +10,14 @@ if TYPE_CHECKING:
 
     from tercio._timeouts import TimeoutError as TimeoutError
 
-__all__ = ["CannotPickleExceptionError", "RemoteTraceback", "TimeoutError", "WorkerDiedError"]
+__all__ = [
+    "CannotPickleExceptionError",
+    "RemoteTraceback",
+    "TimeoutError",
+    "WorkerDiedError",
+    "highlight_traceback",
+    "remove_highlighting",
+]
 
 
 class CannotPickleExceptionError(Exception):
@@ -118,6 +125,60 @@ class WorkerDiedError(RuntimeError):
         self.out_of_memory = out_of_memory
 
     # The default, type(*args) and then __dict__, fits: args holds the message alone and the others have defaults.
+
+
+def highlight_traceback(traceback_str: str) -> str:
+    """A traceback's text in a terminal's colours, where pygments is installed; else the text as it is.
+
+    Parameters
+    ----------
+    traceback_str : str
+        The text.
+
+    Returns
+    -------
+    str
+        The text, with escape sequences.
+
+    Examples
+    --------
+    >>> from tercio.exception import highlight_traceback, remove_highlighting
+    >>> remove_highlighting(highlight_traceback("ValueError: 3")).strip()
+    'ValueError: 3'
+    """
+    try:
+        from pygments import highlight
+        from pygments.formatters import TerminalFormatter
+        from pygments.lexers import PythonTracebackLexer
+    except ImportError:
+        return traceback_str
+    coloured: str = highlight(traceback_str, PythonTracebackLexer(), TerminalFormatter())
+    return coloured
+
+
+def remove_highlighting(traceback_str: str) -> str:
+    """A text without the escape sequences that colour it.
+
+    Parameters
+    ----------
+    traceback_str : str
+        The text.
+
+    Returns
+    -------
+    str
+        The text alone.
+
+    Examples
+    --------
+    >>> from tercio.exception import remove_highlighting
+    >>> remove_highlighting(chr(27) + "[31mred" + chr(27) + "[39m")
+    'red'
+    """
+    import re
+
+    # ECMA-48: a control sequence (CSI, parameters, intermediates, a final byte), or one escaped byte.
+    return re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\^_])", "", traceback_str)
 
 
 def signal_of(number: int | None) -> int | None:

@@ -11,7 +11,7 @@ from tercio._core import usable_cpu_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "format_seconds",
     "get_n_chunks",
     "make_single_arguments",
+    "set_cpu_affinity",
     "usable_cpu_count",
 ]
 
@@ -45,6 +46,31 @@ def cpu_count() -> int:
     True
     """
     return os.cpu_count() or 1
+
+
+def set_cpu_affinity(pid: int, mask: Sequence[int]) -> None:
+    """Set the CPUs that a process may use. Does nothing where the system has no such call.
+
+    Parameters
+    ----------
+    pid : int
+        The process; 0: this thread.
+    mask : sequence of int
+        The CPUs' numbers.
+
+    Raises
+    ------
+    OSError
+        If the system refuses.
+
+    Examples
+    --------
+    >>> import os
+    >>> from tercio.utils import set_cpu_affinity
+    >>> set_cpu_affinity(0, sorted(os.sched_getaffinity(0)))
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(pid, mask)
 
 
 def make_single_arguments(iterable_of_args: Iterable[Any], generator: bool = True) -> Iterable[tuple[Any]]:

@@ -23,10 +23,16 @@ def set_forkserver_preload(modules: Iterable[str]) -> None:
     Parameters
     ----------
     modules : iterable of str
-        Names of modules. A module that can't be imported is skipped; the worker's own import tells why.
+        Absolute names of modules, found along the ``sys.path`` that the program has when its first pool with this
+        method starts workers. ``"__main__"`` is the program's main module, which then is run once and not in each
+        worker. A module that can't be imported is skipped, with a ``RuntimeWarning`` on standard error.
 
     Raises
     ------
+    TypeError
+        If it isn't an iterable of str.
+    ValueError
+        If a name is empty or relative.
     RuntimeError
         If the server runs already with other modules: there is one for a process.
 
@@ -41,6 +47,9 @@ def set_forkserver_preload(modules: Iterable[str]) -> None:
     names = tuple(modules)
     if not all(isinstance(name, str) for name in names):
         raise TypeError("preload must be a list of module names (str)")
+    for name in names:
+        if "\0" in name or not all(name.split(".")):
+            raise ValueError(f"preload holds {name!r}, which is no module's absolute name, such as 'package.module'")
     with _lock:
         if _server is not None and _server[0] == os.getpid() and names != _preload:
             raise RuntimeError(
@@ -58,10 +67,24 @@ def get_server() -> _core.Server:
             return _server[1]
         from tercio import _command, _shutdown
 
-        server = _core.Server(_command.server(*_preload))
+        server = _core.Server(_command.server(*_arguments()))
         _server = (os.getpid(), server)
         _shutdown.at_exit()
         return server
+
+
+def _arguments() -> list[str]:
+    """What the server is to know: `main` takes it in."""
+    import marshal
+
+    if not _preload:
+        return [""]
+    from tercio import _main
+
+    described = _main.describe() if "__main__" in _preload else {}
+    # Modules may look at the arguments of the program while they are imported.
+    program = [str(argument).replace("\0", "") for argument in sys.argv]
+    return [marshal.dumps({"names": list(_preload), "main": described}).hex(), *program]
 
 
 def close() -> None:
@@ -82,7 +105,7 @@ def forget() -> None:
 
 def main(arguments: list[str]) -> None:
     """The server's process: imports what its workers need, and what shall be preloaded, then serves."""
-    *preload, argument = arguments
+    preload, *program, argument = arguments
     import faulthandler  # noqa: F401
 
     from tercio import _names, _pickling, _postmortem, _worker  # noqa: F401
@@ -90,15 +113,40 @@ def main(arguments: list[str]) -> None:
     _worker.prepare_fork()
 
     if preload:
-        from importlib import import_module
+        _import_all(bytes.fromhex(preload), program)
+    _core.worker_main(argument)
 
-        for name in preload:
-            try:
+
+def _import_all(packed: bytes, program: list[str]) -> None:
+    import marshal
+    from importlib import import_module
+
+    from tercio import _worker
+
+    data = marshal.loads(packed)
+    sys.argv[:] = program
+    for name in data["names"]:
+        try:
+            if name == "__main__":
+                _worker.run_main(data["main"])
+            else:
                 import_module(name)
-            except Exception:
-                # A worker that needs it imports it again, and its error reaches the user with a traceback.
-                pass
-        for stream in (sys.stdout, sys.stderr):
+        except (Exception, SystemExit) as error:
+            _warn_of(name, error)
+    for stream in (sys.stdout, sys.stderr):
+        try:
             if stream is not None:
                 stream.flush()
-    _core.worker_main(argument)
+        except (OSError, ValueError):
+            pass
+
+
+def _warn_of(name: str, error: BaseException) -> None:
+    # A worker that needs the module imports it again, and then its error reaches the user with a traceback.
+    from tercio._warn import warn
+
+    try:
+        warn(f"preload: the forkserver can't import {name!r}: {type(error).__name__}: {error}", RuntimeWarning)
+    except RuntimeWarning as warning:  # an error by a filter, which would end the server
+        if sys.stderr is not None:
+            print(f"RuntimeWarning: {warning}", file=sys.stderr)

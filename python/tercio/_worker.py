@@ -231,7 +231,7 @@ def enter(
         from tercio import _log
 
         _log.watch(data["log"])
-    _run_main(data)
+    run_main(data)
     if data.get("log") is not None:
         _log.note_filters()
     if len(parts) == 1:
@@ -334,7 +334,7 @@ def _set_environment(environment: dict[str, str]) -> None:
             os.environ[name] = value
 
 
-def _run_main(data: dict[str, Any]) -> None:
+def run_main(data: dict[str, Any]) -> None:
     """Run the parent's main module under the name __mp_main__, so that what it defines can be found by name."""
     wanted = _main.key(data)
     if not any(wanted) or getattr(sys.modules["__main__"], "__tercio_main__", None) == wanted:

@@ -117,7 +117,79 @@ PRELOAD = """
 @pytest.mark.parametrize("method", ["forkserver"])
 def test_preload(method, tmp_path):
     done = run_script(tmp_path, PRELOAD)
-    assert (done.stderr, done.stdout.split("\n")) == ("", ["[True, False]", "True", ""])
+    assert done.stdout.split("\n") == ["[True, False]", "True", ""]
+    assert "RuntimeWarning" in done.stderr
+    assert "'no_such_module': ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
+
+
+PRELOAD_NEIGHBOUR = """
+    import os
+    import sys
+    import tercio
+    import neighbour
+
+    NUMBER = os.getpid()
+
+    def here(_):
+        import neighbour
+        main = sys.modules[here.__module__]
+        return neighbour.__file__, neighbour.PID != os.getpid(), neighbour.ARGUMENTS, main.NUMBER != os.getpid()
+
+    if __name__ == "__main__":
+        preload = ["neighbour", "__main__"] if sys.argv[1] == "with_main" else ["neighbour"]
+        with tercio.WorkerPool(2, start_method="forkserver", preload=preload) as pool:
+            found = pool.map(here, range(2), chunk_size=1)
+        expected = neighbour.__file__, True, sys.argv, sys.argv[1] == "with_main"
+        print(found == [expected] * 2 or found)
+"""
+
+
+@pytest.mark.contract("1 preload")
+@pytest.mark.parametrize("method", ["forkserver"])
+@pytest.mark.parametrize("main", ["with_main", "without_main"])
+def test_preload_finds_what_the_program_finds(method, main, tmp_path):
+    text = "import os, sys; PID, ARGUMENTS = os.getpid(), list(sys.argv)\n"
+    for folder in ("program", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "neighbour.py").write_text(text)
+    path = tmp_path / "program" / "main.py"
+    path.write_text(textwrap.dedent(PRELOAD_NEIGHBOUR))
+    command = [sys.executable, str(path), main, "an argument"]
+    done = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True, timeout=50)
+    assert (done.stderr, done.stdout) == ("", "True\n")
+
+
+PRELOAD_BROKEN = """
+    import tercio
+
+    if __name__ == "__main__":
+        with tercio.WorkerPool(1, start_method="forkserver", preload=["leaves", "raises", "colorsys"]) as pool:
+            print(pool.map(abs, [-1]))
+"""
+
+
+@pytest.mark.contract("1 preload")
+@pytest.mark.parametrize("method", ["forkserver"])
+@pytest.mark.parametrize("action", ["default", "error"])
+def test_preload_that_fails_is_named(method, action, tmp_path):
+    (tmp_path / "leaves.py").write_text("raise SystemExit('no such option')")
+    (tmp_path / "raises.py").write_text("raise ValueError('a bad value')")
+    path = tmp_path / "main.py"
+    path.write_text(textwrap.dedent(PRELOAD_BROKEN))
+    command = [sys.executable, "-W", action, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.stdout == "[1]\n"
+    assert "RuntimeWarning" in done.stderr
+    assert "'leaves': SystemExit: no such option" in done.stderr
+    assert "'raises': ValueError: a bad value" in done.stderr
+    assert "colorsys" not in done.stderr
+
+
+@pytest.mark.contract("1 preload")
+@pytest.mark.parametrize("name", ["", ".relative", "a..b", "a\0b"])
+def test_preload_takes_absolute_names(name):
+    with pytest.raises(ValueError, match="preload"):
+        WorkerPool(1, start_method="forkserver", preload=[name])
 
 
 def private_memory(shared, index):

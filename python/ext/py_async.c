@@ -75,16 +75,48 @@ static PyObject *async_get(PyObject *o, PyObject *args, PyObject *kwargs)
     return NULL;
 }
 
-static PyObject *async_cancel(PyObject *o, PyObject *Py_UNUSED(none))
+/* Returns: whether the task is stopped by it; false when it is done. */
+static bool cancel(AsyncObject *a)
 {
-    AsyncObject *a = (AsyncObject *)o;
     apply_look(a);
     if (a->ready || a->at == NULL || a->at->run == NULL || pool_is_foreign(a->pool))
-        Py_RETURN_FALSE;
+        return false;
     int error = tercio_cancel(a->at->run, a->index);
     if (error == 0 && a->pool->method == TERCIO_THREADING)
         worker_interrupt_threads(a->pool->env.st, a->pool, a->at->call, a->index);
-    return PyBool_FromLong(error == 0);
+    return error == 0;
+}
+
+static PyObject *async_cancel(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    return PyBool_FromLong(cancel((AsyncObject *)o));
+}
+
+/* ---- Futures that await it --------------------------------------------------------------------------------------- */
+
+/* Called in a loop's thread with a future that awaited `self` and is done. An awaiting task that is cancelled cancels the
+ * future, and that is to cancel what it stands for. */
+static PyObject *future_done(PyObject *self, PyObject *future)
+{
+    PyObject *answer = PyObject_CallMethod(future, "cancelled", NULL);
+    int cancelled = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    if (cancelled < 0)
+        return NULL;
+    if (cancelled)
+        (void)cancel((AsyncObject *)self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef future_done_method = {"_future_done", future_done, METH_O, NULL};
+
+static int watch_future(AsyncObject *a, PyObject *future)
+{
+    PyObject *function = PyCFunction_New(&future_done_method, (PyObject *)a);
+    PyObject *done = function == NULL ? NULL : PyObject_CallMethod(future, "add_done_callback", "O", function);
+    Py_XDECREF(function);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 /* Called in a loop's thread with a future that awaits `self`. */
@@ -143,7 +175,7 @@ static PyObject *async_await_method(PyObject *o)
     } else {
         if (a->futures == NULL && (a->futures = PyList_New(0)) == NULL)
             goto done;
-        if (PyList_Append(a->futures, pair) < 0)
+        if (watch_future(a, future) < 0 || PyList_Append(a->futures, pair) < 0)
             goto done;
     }
     iterator = PyObject_CallMethod(future, "__await__", NULL);

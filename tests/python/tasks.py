@@ -63,6 +63,16 @@ def signal_and_stay(pid, thread, seconds, *_):
         time.sleep(0.005)  # a thread is interrupted between two of these
 
 
+def mark_and_stay(marker, seconds):
+    """Make a file and work for as long as that, if nobody interrupts it."""
+    with open(marker, "w"):
+        pass
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.005)
+    return marker
+
+
 def signal_until_handled(pid, thread, folder, *_):
     """Return once the handler has made a file for this signal."""
     there = len(os.listdir(folder))

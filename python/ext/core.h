@@ -17,6 +17,7 @@
 #include <Python.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -267,6 +268,11 @@ void error_unraisable(PyObject *where);
 
 /* The number by which the engine asks a worker's main thread to look up; a real-time signal of our own. */
 #define CORE_SOFT_SIGNAL (SIGRTMIN + 8)
+/* The number by which a worker that crashes has faulthandler write its stack. */
+#define CORE_STACK_SIGNAL (SIGRTMIN + 9)
+
+/* py_crash.c: catches what a crash raises in this process, a worker; the argument is the descriptor for its stack. */
+PyObject *crash_catch(PyObject *module, PyObject *argument);
 
 extern const tercio_host core_host;
 PyObject *worker_main(PyObject *module, PyObject *argument);

@@ -318,6 +318,11 @@ class AsyncResult(Generic[_R]):
         1
         """
 
+STACK_SIGNAL: int
+
+def catch_crashes(fd: int) -> None:
+    """In a worker: at a crash have STACK_SIGNAL raised, for faulthandler, and then crash as without that."""
+
 def worker_main(argument: str) -> None:
     """tercio_worker_main: does the work of a worker or server and ends the process."""
 

@@ -2,7 +2,7 @@
 
 The stacks of all workers of this process lie in one anonymous file, a slot a process id. A worker has it open for
 faulthandler alone and writes only when it crashes, so it costs a descriptor here, one in each worker, and no memory
-before the first crash.
+before the first crash. A worker does not enable faulthandler: that is the user's to do, for a file of their own.
 """
 
 from __future__ import annotations
@@ -246,6 +246,8 @@ def watch(place: tuple[int, int] | None) -> None:
     try:
         import faulthandler
 
+        from tercio import _core
+
         # A description of our own: the parent's is shared with our siblings, offset and all.
         fd = os.open(f"/proc/{place[0]}/fd/{place[1]}", os.O_RDWR | os.O_CLOEXEC)
         if place[0] != os.getpid() and not os.readlink(f"/proc/self/fd/{fd}").startswith(
@@ -258,7 +260,8 @@ def watch(place: tuple[int, int] | None) -> None:
         elif os.pread(fd, 1, at) not in (b"", b"\0"):
             os.pwrite(fd, bytes(MOST_READ), at)  # of an earlier worker of this number
         os.lseek(fd, at, os.SEEK_SET)
-        faulthandler.enable(file=fd, all_threads=False)
+        faulthandler.register(_core.STACK_SIGNAL, file=fd, all_threads=False)
+        _core.catch_crashes(fd)
         _worker_fd = fd
     except (ImportError, OSError, ValueError, RuntimeError):
         if fd >= 0:

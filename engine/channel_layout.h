@@ -68,6 +68,8 @@
  *                      clears by exchange
  * channel.phase        worker                parent      release/acquire: TERCIO_STATE_...
  * channel.item_*       worker                parent      release/acquire: which item runs since when
+ * channel.leaving_since  worker              parent      release/acquire: since when it runs what a process runs at
+ *                                                        its end
  * channel.n_*, ns_*    worker                anyone      relaxed: counters, for people
  * channel.longest*[]   worker                anyone      relaxed: may be seen half changed, and then shows an item
  *                                                        twice or with another's text until the next look
@@ -205,6 +207,7 @@ typedef struct {
     _Atomic uint64_t item_sequence;      /* slot << 32 | item, of what runs */
     _Atomic uint64_t n_done, n_chunks;
     _Atomic uint64_t ns_start, ns_init, ns_wait, ns_work, ns_exit;
+    _Atomic uint64_t leaving_since;       /* ns; 0: it isn't at its end */
     tercio__longest longest[TERCIO__TOP]; /* the longest first */
     tercio__text longest_text[TERCIO__TOP];
 

@@ -103,6 +103,7 @@ struct tercio__worker {
     bool died_for_memory;
     tercio__exit last_death; /* if it died, ever */
     uint64_t killed;         /* times that it died of SIGKILL, and not of ours */
+    uint64_t cut_short;      /* times that we killed it in host->leave */
     uint64_t told_at;        /* when what it runs was interrupted; 0: not */
     uint64_t told_sequence;  /* ... and which message that was */
     uint64_t offered_at;     /* when a message with a limit was first seen that it, waiting, had not taken; 0: never */

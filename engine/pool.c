@@ -542,6 +542,7 @@ static void fill_stats(const tercio__worker *worker, tercio_stats *stats)
     stats->died_signal = worker->last_death.signal;
     stats->died_code = worker->last_death.code;
     stats->killed = worker->killed;
+    stats->cut_short = worker->cut_short;
     stats->running = 0;
     uint64_t sequence = tercio__sender_passed(&worker->sender);
     if (stats->state == TERCIO_STATE_WORK && sequence < worker->sender.tail) {

@@ -14,7 +14,7 @@
 
 #define LOAD(word, order) atomic_load_explicit(&(word), memory_order_##order)
 
-enum { TOKENS = 16 };
+enum { TOKENS = 16, GRACES_AT_END = 5 };
 #define BELL_TOKEN UINT64_C(0x100000000)
 #define STARTER_TOKEN UINT64_C(0x100000001)
 
@@ -207,6 +207,15 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
         if (now < limit)
             return limit;
         worker->told_at = 0;
+        tercio__kill_worker(worker);
+        return 0;
+    }
+    uint64_t leaving = LOAD(words->leaving_since, acquire);
+    if (leaving) {
+        limit = leaving + GRACES_AT_END * grace_ns(pool);
+        if (now < limit)
+            return limit;
+        worker->cut_short += !worker->struck;
         tercio__kill_worker(worker);
         return 0;
     }

@@ -333,6 +333,16 @@ static bool enter(tercio_call *call)
     return true;
 }
 
+/* What a process runs at its end may hang, so the supervisor sets a timer for it. The limit of host->exit is another. */
+static void begin_leaving(tercio_call *call)
+{
+    if (!call->start->process)
+        return;
+    STORE(call->words->leaving_since, tercio__now(), release);
+    tercio__at("leave: begun");
+    tercio__bell_ring(call->start->keeper_bell);
+}
+
 static void leave(tercio_call *call)
 {
     static const tercio_host nobody = {.size = sizeof nobody};
@@ -352,8 +362,10 @@ static void leave(tercio_call *call)
     for (unsigned i = 0; i < TERCIO__SHARES; i++)
         if (call->share_open[i])
             tercio__view_close(&call->shares[i]);
-    if (call->host->leave)
+    if (call->host->leave) {
+        begin_leaving(call);
         call->host->leave(call->user, call);
+    }
     ADD(call->words->ns_exit, lap(call));
     call->host = &nobody; /* there may be a wait for room yet, and nothing of the host's is left */
     tercio__at("leave: about to say goodbye");
@@ -367,6 +379,12 @@ static void leave(tercio_call *call)
             tercio__bell_ring(call->start->caller_bell);
         tercio__bell_ring(call->start->keeper_bell);
     }
+}
+
+static void live(tercio_call *call)
+{
+    work(call);
+    leave(call);
 }
 
 void tercio__worker_live(const tercio__worker_start *start)
@@ -392,8 +410,10 @@ void tercio__worker_live(const tercio__worker_start *start)
     tercio__at("gate: passed");
     if (gate == TERCIO__GATE_OPEN) {
         if (enter(call)) {
-            work(call);
-            leave(call);
+            if (start->process && call->host->size > offsetof(tercio_host, live) && call->host->live)
+                call->host->live(call->user, call, live);
+            else
+                live(call);
         } else {
             (void)tercio__call_send(call, TERCIO__REC_GOODBYE, 0, 0, NULL, 0);
             tercio__call_ring(call, true);

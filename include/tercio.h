@@ -197,6 +197,7 @@ typedef struct {
     bool died;                            /* one that was this worker ended without being asked: the last one by ... */
     int died_signal, died_code;           /* ... this signal (0: none, or unknown), or with this code (-1: unknown) */
     uint64_t killed;                      /* times that this worker died of SIGKILL, and not of the pool's */
+    uint64_t cut_short;                   /* times that the pool killed it because host->leave took too long */
 } tercio_stats;
 
 enum { TERCIO_LONGEST = 5, TERCIO_LONGEST_TEXT = 256 };
@@ -416,13 +417,17 @@ typedef struct tercio_host {
     int (*init)(void *user, tercio_call *, void *context); /* before the first chunk; else 0 as enter: kind INIT */
     int (*run)(void *user, tercio_call *, const tercio_chunk *); /* tercio_commit for each item from skip on; 0 */
     void (*exit)(void *user, tercio_call *, void *context);      /* tercio_leave what the parent shall get: kind EXIT */
-    void (*leave)(void *user, tercio_call *);                    /* last of all; the process ends after it */
+    /* Last of all; the process ends after it. A process that takes more than five graces from here to its end is killed. */
+    void (*leave)(void *user, tercio_call *);
     void (*pause)(void *user, tercio_call *); /* the thread is about to wait: let other threads run */
     void (*resume)(void *user, tercio_call *);
     void (*signals)(void *user, tercio_call *);                             /* a signal came while it waited */
     size_t (*describe)(void *user, tercio_call *, char *text, size_t room); /* within tercio_commit: the item is among
                                                          the worker's longest; write at most room bytes for people
                                                          to read, and return how many */
+    /* Processes only, after enter: calls rest(call), once, which runs the worker up to its goodbye; no other callback
+     * follows. What the host does around it is the first and the last that the worker runs. */
+    void (*live)(void *user, tercio_call *, void (*rest)(tercio_call *));
 } tercio_host;
 
 /* Opens a run. `context` is sent to each worker once, when it meets the run's first message; same layout as a

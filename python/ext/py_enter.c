@@ -37,7 +37,7 @@ static void flush(const char *name)
 
 int worker_prepare_fork(core_state *st)
 {
-    static const int needed[] = {FN_GC_FREEZE, FN_SIGNAL, FN_WORKER_ENTER, FN_WORKER_LEAVE};
+    static const int needed[] = {FN_GC_FREEZE, FN_SIGNAL, FN_WORKER_ENTER, FN_WORKER_LIVE, FN_WORKER_LEAVE};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
         if (core_function(st, needed[i]) == NULL)
             return -1;
@@ -446,20 +446,65 @@ fail:
     return 1;
 }
 
-void worker_leave(void *user, tercio_call *call)
+/* The rest of the worker's life, as a function of Python's. */
+static PyObject *run_rest(PyObject *module, PyObject *Py_UNUSED(none))
+{
+    core_state *st = PyModule_GetState(module);
+    worker *w = st->process_worker;
+    if (w != NULL && w->rest != NULL) {
+        void (*rest)(tercio_call *) = w->rest;
+        w->rest = NULL; /* once */
+        rest(w->call);
+        (void)fflush(stdout); /* os._exit, where it is called next, leaves that behind */
+        (void)fflush(stderr);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef rest_method = {"_rest_of_life", run_rest, METH_NOARGS, NULL};
+
+void worker_live(void *user, tercio_call *call, void (*rest)(tercio_call *))
 {
     (void)user;
+    worker *w = worker_of(call);
+    core_state *st = w->st;
+    w->rest = rest;
+    PyObject *live = core_function(st, FN_WORKER_LIVE);
+    PyObject *argument = live == NULL ? NULL : PyCFunction_New(&rest_method, st->module);
+    PyObject *done = argument == NULL ? NULL : PyObject_CallOneArg(live, argument);
+    Py_XDECREF(argument);
+    if (done == NULL)
+        error_unraisable(live);
+    Py_XDECREF(done);
+    if (w->rest != NULL) {
+        w->rest = NULL;
+        rest(call);
+    }
+}
+
+/* Ends what belongs to this worker alone, so that its destructors run. */
+static void drop_own(worker *w, bool shared_too)
+{
+    Py_CLEAR(w->state);
+    if (shared_too)
+        Py_CLEAR(w->shared);
+}
+
+void worker_leave(void *user, tercio_call *call)
+{
+    host_env *env = user;
     worker *w = *tercio_call_user(call);
     if (w == NULL)
         return;
     *tercio_call_user(call) = NULL;
     if (!w->threading) {
+        drop_own(w, env->pool == NULL); /* a fork's are copies of the parent's */
         PyObject *leave = core_function(w->st, FN_WORKER_LEAVE);
         PyObject *done = leave == NULL ? NULL : PyObject_CallNoArgs(leave);
         if (done == NULL)
             error_unraisable(leave);
         Py_XDECREF(done);
-        return; /* the process ends: what is left goes with it, without running anybody's destructors */
+        return; /* the process ends, and what is left goes with it */
     }
     forget_thread(w);
     worker_delete(w);

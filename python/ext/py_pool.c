@@ -187,10 +187,10 @@ static PyObject *stats_now(PoolObject *self)
         const char *state = s->state >= 0 && s->state <= TERCIO_STATE_DEAD ? states[s->state] : "none";
         PyObject *died = s->died ? Py_BuildValue("(ii)", s->died_signal, s->died_code) : Py_BuildValue("");
         PyObject *dict =
-            Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d,s:N,s:K}", "worker", i, "pid", s->pid, "state",
+            Py_BuildValue("{s:i,s:i,s:s,s:K,s:K,s:d,s:d,s:d,s:d,s:d,s:N,s:K,s:K}", "worker", i, "pid", s->pid, "state",
                           state, "tasks", (unsigned long long)s->tasks, "restarts", (unsigned long long)s->restarts,
                           "start", s->start, "init", s->init, "wait", s->wait, "work", s->work, "exit", s->exit, "died",
-                          died, "killed", (unsigned long long)s->killed);
+                          died, "killed", (unsigned long long)s->killed, "cut_short", (unsigned long long)s->cut_short);
         PyObject *longest = dict != NULL && self->observe ? longest_of(self, (unsigned)i) : NULL;
         if (dict == NULL ||
             (self->observe && (longest == NULL || PyDict_SetItemString(dict, "longest", longest) < 0)) ||

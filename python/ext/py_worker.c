@@ -506,6 +506,7 @@ const tercio_host core_host = {
     .run = host_run,
     .exit = host_exit,
     .leave = worker_leave,
+    .live = worker_live,
     .pause = host_pause,
     .resume = host_resume,
     .signals = worker_signals,

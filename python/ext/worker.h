@@ -14,7 +14,8 @@ struct worker {
     core_state *st;
     PyObject *module; /* strong: a thread that was left behind still needs the state */
     tercio_call *call;
-    PoolObject *pool; /* to compare with; not to be followed by threads that were left behind */
+    void (*rest)(tercio_call *); /* until it has begun: what worker_live has to run */
+    PoolObject *pool;            /* to compare with; not to be followed by threads that were left behind */
     PyThreadState *ts;
     PyObject *id, *shared, *state;
     encoder answer;
@@ -44,6 +45,7 @@ static inline worker *worker_of(tercio_call *call)
 void worker_before_fork(void *user);
 void worker_after_fork(void *user, bool in_child);
 int worker_enter(void *user, tercio_call *, tercio_bytes prepare);
+void worker_live(void *user, tercio_call *, void (*rest)(tercio_call *));
 void worker_leave(void *user, tercio_call *);
 void worker_signals(void *user, tercio_call *);
 

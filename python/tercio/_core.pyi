@@ -76,7 +76,7 @@ class Pool:
     The worker side, for a process: `tercio._worker.enter(worker_id, n_workers, daemon, method, parent_pid, parts)` is
     called once before anything else (`parts`: None when forked, else what `preparation` held, as memoryviews that may
     be kept)
-    and returns the shared objects (None under fork, where they are inherited); `tercio._worker.leave()` last of all.
+    and returns the shared objects (None under fork, where they are inherited); `tercio._ending.leave()` last of all.
     Under threading neither is called.
     """
 

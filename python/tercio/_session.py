@@ -262,6 +262,7 @@ class Session:
                 self._exit_results = kept + core.exit_results()
                 self._note_stats(core)
                 self._gone(core)
+        _warn_of_cut(core)
         return self._exit_results
 
     def drop(self) -> None:
@@ -286,6 +287,7 @@ class Session:
             self._closing = (_thread.get_ident(), _thread.allocate_lock())
             self._closing[1].acquire()
             _thread.start_new_thread(_close, (core, self._closing[1]))
+        _warn_of_cut(core)
         left = core.left_behind()
         if left:
             from tercio._warn import warn
@@ -347,11 +349,24 @@ class Session:
             self._stats = stats
 
 
+def _warn_of_cut(core: _core.Pool) -> None:
+    """Name the workers that were killed because what they ran at their end took too long."""
+    workers = [f"Worker-{worker['worker']}" for worker in core.stats() if worker["cut_short"]]
+    if workers:
+        from tercio._warn import warn
+
+        warn(
+            f"{', '.join(workers)} {'was' if len(workers) == 1 else 'were'} killed: what a worker runs at its end "
+            "(functions of atexit, finalizers, threads that are not daemons) took longer than 5 seconds",
+            RuntimeWarning,
+        )
+
+
 def _with_causes(stats: list[dict[str, Any]]) -> list[dict[str, Any]]:
     # How a worker died, in words. Those of a pool that has ended are one list for all threads that ask.
     told = [{**worker, "died": _cause(worker["died"])} for worker in stats]
     for worker in told:
-        del worker["killed"]  # for the verdict on memory alone
+        del worker["killed"], worker["cut_short"]  # for the verdict on memory, and for a warning
     return told
 
 

@@ -73,5 +73,7 @@ def terminate_all() -> None:
 
 
 def forget() -> None:
-    """In a child: nothing of this is ours."""
+    """In a worker: nothing of this is ours, the registration with atexit included."""
+    global _registered
     _live.clear()
+    _registered = 0

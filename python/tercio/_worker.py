@@ -77,7 +77,7 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     list of bytes-like
         The preparation data, then the packed shared objects if there are any.
     """
-    from tercio import _command, _postmortem
+    from tercio import _command, _ending, _postmortem
 
     _main.alias()
     data: dict[str, Any] = {
@@ -94,6 +94,7 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
         data["log"] = log.told()
     data.update(_main.describe())
     data.update(_multiprocessing())
+    data["additions"] = _ending.additions()
     if "main_path" in data:
         data["main_code"] = _main.compiled(data["main_path"])
     parts: list[Any] = [_dump(data)]
@@ -121,6 +122,9 @@ def prepare_fork() -> None:
             state.stdin = _new_stdin()
         except OSError:
             pass  # standard input is closed here; a worker opens its own
+    from tercio import _ending
+
+    _ending.prepare_fork()
 
 
 def _multiprocessing() -> dict[str, Any]:
@@ -227,6 +231,10 @@ def enter(
     sys.argv[:] = data["argv"]
     _enter_directory(data["directory"])
     _dress_all()
+    if data.get("additions") is not None:
+        from tercio import _ending
+
+        _ending.take_additions(data["additions"])
     if data.get("log") is not None:
         from tercio import _log
 
@@ -257,11 +265,10 @@ def _leave_parent_behind(method: str) -> None:
             module.forget()
     if method == "fork":
         _forget_output()
-    elif method == "forkserver":
-        import atexit
+    if method != "spawn":
+        from tercio import _ending
 
-        # They belong to the server (what it preloaded registered them); a worker runs its own alone.
-        atexit._clear()
+        _ending.begin_fork()
     _close_input()
 
 
@@ -506,63 +513,3 @@ def let_go_of_imports() -> None:
         blocked.pop(me, None)
     else:  # from Python 3.12 on a list of locks for each thread
         del (blocked.get(me) or [])[:]
-
-
-def leave() -> None:
-    """What an interpreter does at its end, as far as a worker shall. Called last of all; never raises."""
-    _safely(_join_threads)
-    _safely(_end_pools)
-    _safely(_end_multiprocessing)
-    if state.method != "fork":
-        _safely(_run_atexit)
-    _safely(_flush)
-
-
-def _safely(step: Any) -> None:
-    try:
-        step()
-    except BaseException as error:
-        try:
-            import traceback
-
-            sys.stderr.write("Exception ignored while a worker ended:\n")
-            traceback.print_exception(type(error), error, error.__traceback__)
-        except BaseException:
-            pass  # without a place to tell it
-
-
-def _join_threads() -> None:
-    threading: Any = sys.modules.get("threading")
-    if threading is None:
-        return
-    main = threading.main_thread()
-    if getattr(main, "_tstate_lock", main) is None:
-        # Until 3.12: forked in a thread that threading didn't start (such as a worker's), which it takes for the main
-        # one and wants to have a lock that is held.
-        main._tstate_lock = _thread.allocate_lock()
-        main._tstate_lock.acquire()
-    threading._shutdown()
-
-
-def _end_pools() -> None:
-    shutdown = sys.modules.get("tercio._shutdown")
-    if shutdown is not None:
-        shutdown.terminate_all()
-
-
-def _end_multiprocessing() -> None:
-    util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util._exit_function()
-
-
-def _run_atexit() -> None:
-    import atexit
-
-    atexit._run_exitfuncs()
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()

@@ -156,6 +156,9 @@ LINES = [
     ("10 environment", "fresh", "environment and directory as they are when the worker starts"),
     ("10 logging", "all", "enable_worker_logging: records and warnings of workers reach the parent's handlers"),
     ("10 fork and threads", "fork", "warns once, naming forkserver"),
+    # 11. Second round
+    ("11 exit functions", "process", "a worker's own atexit functions, finalizers and threads end with it, bounded"),
+    ("11 tools", "process", "coverage.py counts the lines that workers run"),
 ]
 NAMES = {name: where for name, where, _ in LINES}
 

@@ -128,6 +128,14 @@ void tercio_call_wake(tercio_call *call)
     atomic_fetch_add_explicit(&call->words->bell, 1, memory_order_seq_cst);
 }
 
+bool tercio_call_take_signal(tercio_call *call, int signal)
+{
+    if (!call->start->process || tercio__signals_ignored() >> (signal - 1) & 1)
+        return false;
+    tercio__signal_take(signal, NULL, 0);
+    return true;
+}
+
 /* ---- Records ------------------------------------------------------------------------------------------------------ */
 
 static bool room_ready(tercio_call *call)

@@ -126,6 +126,8 @@ typedef struct {
     int32_t method, parent_pid;
     uint64_t arena_bytes;
     uint64_t table_hash;
+    uint64_t blocked;        /* signals, in the thread that opened the pool */
+    uint32_t takes_children; /* a worker that is killed takes along what it has started */
     TERCIO__LINE _Atomic uint64_t file_end;
     TERCIO__LINE _Atomic uint32_t caller_wants;
     _Atomic uint32_t keeper_wants;

@@ -58,9 +58,16 @@ static _Atomic uint32_t generation, forks;
 
 /* Counted on both sides of the fork: a view opened between this and the fork is copied to the child too, and would
  * not see a change that came before it. */
-static void count_fork(void)
+static void prepare_fork(void)
 {
     atomic_fetch_add(&forks, 1);
+    tercio__signals_fork();
+}
+
+static void leave_fork(void)
+{
+    atomic_fetch_add(&forks, 1);
+    tercio__signals_forked(false);
 }
 
 static void enter_child(void)
@@ -68,11 +75,12 @@ static void enter_child(void)
     atomic_fetch_add(&forks, 1);
     atomic_fetch_add(&generation, 1);
     tercio__owned_forked();
+    tercio__signals_forked(true);
 }
 
 static void register_watch(void)
 {
-    (void)pthread_atfork(count_fork, count_fork, enter_child);
+    (void)pthread_atfork(prepare_fork, leave_fork, enter_child);
 }
 
 void tercio__fork_watch(void)

@@ -177,6 +177,7 @@ typedef struct tercio__pool_waiter {
 struct tercio_pool {
     pthread_mutex_t lock;
     uint32_t fork_generation; /* of the process that opened it; read without the lock */
+    uint64_t blocked;         /* signals, in the thread that opened it: workers keep that mask */
     tercio_method method;
     tercio_options options; /* pointers inside are ours, or borrowed as tercio.h says */
     const tercio_host *host;

@@ -63,6 +63,7 @@ static int read_options(tercio_pool *pool, const tercio_options *given)
     error = pool->starter ? check_options(pool) : TERCIO_EINVAL;
     if (error)
         return error;
+    pool->blocked = o->sigmask ? tercio__signals_of(o->sigmask) : tercio__signals_blocked();
     pool->host = o->table ? &tercio__table_host : o->host;
     pool->host_user = o->table ? (void *)(uintptr_t)o->table : o->host_user;
     if (o->ring_bytes == 0)
@@ -125,6 +126,8 @@ static int make_memory(tercio_pool *pool)
     pool->page->method = (int32_t)pool->method;
     pool->page->parent_pid = (int32_t)getpid();
     pool->page->arena_bytes = pool->options.arena_bytes;
+    pool->page->blocked = pool->blocked;
+    pool->page->takes_children = !pool->options.no_group;
     time_phases(pool);
     pool->page->table_hash = pool->options.table ? tercio__table_hash(pool->options.table) : 0;
     atomic_init(&pool->page->file_end, (end + segment - 1) / segment * segment);

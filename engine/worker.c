@@ -427,27 +427,9 @@ void tercio__worker_live(const tercio__worker_start *start)
 
 /* ---- Processes ----------------------------------------------------------------------------------------------------------- */
 
-/* Not SIG_IGN, which programs that a task starts would inherit. */
-static void nothing(int signal)
-{
-    (void)signal;
-}
-
 int tercio__interrupt_signal(void)
 {
     return SIGRTMIN + 8;
-}
-
-static void quiet_signals(void)
-{
-    struct sigaction action = {.sa_handler = nothing, .sa_flags = SA_RESTART};
-    sigset_t none;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    action.sa_flags = 0; /* it shall end waits */
-    sigaction(tercio__interrupt_signal(), &action, NULL);
-    sigemptyset(&none);
-    pthread_sigmask(SIG_SETMASK, &none, NULL);
 }
 
 _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
@@ -463,7 +445,6 @@ _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_b
     if (tercio__die_with_parent(parent_pid, lasting, line) || tercio__parent_gone(parent_pid))
         _exit(0);
     tercio__at("worker: bound to its parent");
-    quiet_signals();
     start.file = tercio__file_new(file_fd);
     if (start.file == NULL || tercio__shm_map(file_fd, 0, TERCIO__PAGE_BYTES, TERCIO__MAP_SHARED, &memory))
         _exit(127);
@@ -472,6 +453,9 @@ _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_b
         tercio__shm_map(file_fd, TERCIO__PAGE_BYTES + index * start.page->channel_bytes,
                         (size_t)start.page->channel_bytes, TERCIO__MAP_SHARED, &memory))
         _exit(127);
+    tercio__signals_enter(start.page->blocked, tercio__interrupt_signal());
+    if (start.page->takes_children)
+        (void)setpgid(0, 0);
     start.channel = memory;
     start.method = (tercio_method)start.page->method;
     tercio__worker_live(&start);

@@ -139,7 +139,8 @@ typedef struct {
     bool observe;          /* note how long each item takes, and ask host->describe about the longest */
     const void
         *sigmask; /* a sigset_t *, may be NULL: installed while tercio_open waits for a forkserver, as tercio_wait has
-                              it. A signal handler that runs meanwhile ends the call with TERCIO_EINTERRUPTED */
+                              it. A signal handler that runs meanwhile ends the call with TERCIO_EINTERRUPTED. It is
+                              the mask that workers keep, too; NULL: the mask of the thread that calls tercio_open */
 } tercio_options;
 
 typedef struct {
@@ -498,6 +499,9 @@ TERCIO_API tercio_method tercio_call_method(tercio_call *);
 TERCIO_API void **tercio_call_user(tercio_call *); /* a pointer of the host's own, NULL at first */
 TERCIO_API bool tercio_call_stray(tercio_call *);  /* this process is a fork that a task made: not the worker */
 TERCIO_API void tercio_call_wake(tercio_call *);   /* from a signal handler: look up from waiting */
+/* In host->enter of a process, before the host gives a signal a handler of its own: what a task forks has the former
+ * action again. Returns: whether there is one to be taken; false for a signal that is ignored, which is to stay so. */
+TERCIO_API bool tercio_call_take_signal(tercio_call *, int signal);
 
 /* A fresh process that was started as a worker or server: `argument` is the one that was added to worker_argv.
  * Returns only if `argument` is not one of ours, or the host has a size that can't be: TERCIO_EINVAL. */

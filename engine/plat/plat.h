@@ -56,6 +56,24 @@ uint64_t tercio__deadline(double seconds);    /* now + seconds; below 0 or huge:
 uint64_t tercio__nanoseconds(double seconds); /* at least 0; what would not fit: some thirty years */
 void tercio__yield(void);                     /* let another thread run on this CPU */
 
+/* ---- Signals: in sets of bits, number n is bit n - 1 ------------------------------------------------------------- */
+
+uint64_t tercio__signals_of(const sigset_t *mask);
+uint64_t tercio__signals_blocked(void);       /* in this thread */
+uint64_t tercio__signals_ignored(void);       /* in this process */
+void tercio__signals_block(uint64_t blocked); /* exactly these, in this thread */
+void tercio__signals_ignore(uint64_t ignored);
+/* Makes this process, which is to be a worker, take the signals that the pool needs: `interrupt` ends waits and does
+ * nothing else, SIGINT does nothing unless it is ignored. `blocked` is the parent's mask, and this thread's from here on,
+ * but for what the pool needs. May be called again. */
+void tercio__signals_enter(uint64_t blocked, int interrupt);
+/* Notes what a worker does on a signal before it is given `handler`; NULL: the caller gives it one. What a task forks has
+ * the former action again. */
+void tercio__signal_take(int signal, void (*handler)(int), int flags);
+/* Before a fork, and behind it: the child has the dispositions and the mask of one whose parent is no worker. */
+void tercio__signals_fork(void);
+void tercio__signals_forked(bool in_child);
+
 /* ---- Processes ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -110,10 +128,10 @@ unsigned tercio__cpus_allowed(void);
 /* Path of this program's executable, which stays right though the file was replaced. Returns: 0. */
 int tercio__own_executable(char *path, size_t size);
 
-/* Runs argv as a new process of its own group (unless no_group) with just the n descriptors of `keep` open beside
- * 0, 1, 2 (no other than close-on-exec ones are closed), default signal handlers and an empty signal mask.
- * Costs the same whatever this process's size. Returns: pid and *handle; an error of exec is this call's. */
-int tercio__spawn(char *const *argv, const int *keep, size_t n, bool no_group, int *handle);
+/* Runs argv as a new process with just the n descriptors of `keep` open beside 0, 1, 2 (no other than close-on-exec
+ * ones are closed), without signal handlers and with the mask `blocked`; what is ignored here is ignored there, unless
+ * `reset`. Costs the same whatever this process's size. Returns: pid and *handle; an error of exec is this call's. */
+int tercio__spawn(char *const *argv, const int *keep, size_t n, uint64_t blocked, bool reset, int *handle);
 
 /* A connected pair of message sockets, close-on-exec. */
 int tercio__pair(int fds[2]);

@@ -5,12 +5,12 @@
  * Between fork and the worker's loop the child runs, in this order, and nothing else:
  *
  *     owned_drop                             closes what pools have for themselves
- *     die_with_parent, setpgid               system calls
+ *     die_with_parent, signals_enter         system calls
  *     tercio__forget_output                  what the parent has buffered is the parent's to write
  *     host->after_fork(in_child)             the host's own repairs (an interpreter's, say)
  *     tercio__worker_process                 maps its channel; from there on it is a worker like any other
  *
- * All signals are blocked until the worker has its own handlers. No lock of the engine is used there: the pool's
+ * All signals are blocked until the worker has its own handlers; the host's repairs run with the worker's mask. No lock of the engine is used there: the pool's
  * lock may have been held by a thread that the child doesn't have. The parent's mappings of channels and arenas are
  * not inherited; the child maps its own channel anew.
  */
@@ -29,8 +29,7 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     tercio__owned_drop(keep, sizeof keep / sizeof *keep); /* first: a lifeline's writing end would keep it whole */
     if (tercio__die_with_parent(parent, lasting, lasting ? -1 : pool->lifeline[0]))
         _exit(0);
-    if (!pool->options.no_group)
-        (void)setpgid(0, 0);
+    tercio__signals_enter(pool->blocked, tercio__interrupt_signal());
     tercio__forget_output();
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, true);
@@ -62,8 +61,6 @@ static int start(tercio__worker *worker, tercio__started *made)
     if (pid < 0)
         return TERCIO_ESYSTEM;
     tercio__at("start: forked");
-    if (!pool->options.no_group)
-        (void)setpgid(pid, pid);
     made->pid = (int)pid;
     made->handle = tercio__process_handle(made->pid);
     if (made->handle < 0) {

@@ -37,7 +37,9 @@ int tercio_server_open(tercio_server **out, char *const *argv)
         result = TERCIO_ENOMEM;
         goto no_command;
     }
-    result = tercio__spawn(command, &pair[1], 1, false, &server->handle);
+    /* What is ignored there is the program's own doing: what the parent ignores comes with each worker. */
+    uint64_t blocked = tercio__signals_blocked() | UINT64_C(1) << (SIGINT - 1);
+    result = tercio__spawn(command, &pair[1], 1, blocked, true, &server->handle);
     free(command);
     if (result < 0)
         goto no_command;
@@ -140,7 +142,7 @@ static int open_connection(tercio_pool *pool)
         goto fail;
     (void)tercio__owned(pair[0]);
     (void)tercio__owned(pair[1]);
-    tercio__server_message attach = {.kind = TERCIO__SERVER_ATTACH, .no_group = pool->options.no_group};
+    tercio__server_message attach = {.kind = TERCIO__SERVER_ATTACH};
     result = tercio__send(server->socket, &attach, sizeof attach, &pair[1], 1);
     if (result <= 0)
         goto gone;
@@ -249,6 +251,8 @@ static int start(tercio__worker *worker, tercio__started *made)
     tercio_pool *pool = worker->pool;
     connection *c = pool->starter_data;
     tercio__server_message ask = {.kind = TERCIO__SERVER_START, .index = worker->index}, answer;
+    ask.blocked = pool->blocked;
+    ask.ignored = tercio__signals_ignored();
     int handle;
     if (c->gone || tercio__send(c->socket, &ask, sizeof ask, NULL, 0) <= 0)
         return TERCIO_ESTART;

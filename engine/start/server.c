@@ -17,7 +17,6 @@ typedef struct client {
     int socket;
     int file, caller_bell, keeper_bell; /* -1 until the pool has sent them */
     int output, errors;                 /* the pool's; -1: as the server's */
-    bool no_group;
     unsigned n_children;
 } client;
 
@@ -66,13 +65,13 @@ static void close_client(server *s, client *c)
     free(c);
 }
 
-static _Noreturn void enter_child(server *s, client *c, uint32_t index, int parent)
+static _Noreturn void enter_child(server *s, client *c, const tercio__server_message *asked, int parent)
 {
     if (tercio__die_with_parent(parent, true, -1))
         _exit(0);
     tercio__owned_drop(NULL, 0); /* of pools that a preloaded module has */
-    if (!c->no_group)
-        (void)setpgid(0, 0);
+    tercio__signals_ignore(asked->ignored);
+    tercio__signals_enter(asked->blocked, tercio__interrupt_signal());
     tercio__forget_output();
     close(s->set);
     close(s->socket);
@@ -93,13 +92,13 @@ static _Noreturn void enter_child(server *s, client *c, uint32_t index, int pare
     }
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, true);
-    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, index, s->host, s->host_user, parent, true, -1);
+    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, asked->index, s->host, s->host_user, parent, true,
+                           -1);
 }
 
-static void start_child(server *s, client *c, uint32_t index)
+static void start_child(server *s, client *c, const tercio__server_message *asked)
 {
-    tercio__server_message answer = {.kind = TERCIO__SERVER_STARTED, .index = index};
-    sigset_t all, old;
+    tercio__server_message answer = {.kind = TERCIO__SERVER_STARTED, .index = asked->index};
     int parent = (int)getpid();
     child *new = calloc(1, sizeof *new);
     if (new == NULL || c->file < 0) {
@@ -110,15 +109,12 @@ static void start_child(server *s, client *c, uint32_t index)
     }
     if (s->host->before_fork)
         s->host->before_fork(s->host_user);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     tercio__owned_fork(true);
     pid_t pid = fork();
     if (pid == 0)
-        enter_child(s, c, index, parent);
+        enter_child(s, c, asked, parent);
     answer.error = pid < 0 ? errno : 0;
     tercio__owned_fork(false);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, false);
     if (pid < 0) {
@@ -126,10 +122,8 @@ static void start_child(server *s, client *c, uint32_t index)
         free(new);
         return;
     }
-    if (!c->no_group)
-        (void)setpgid(pid, pid);
     new->client = c;
-    new->index = index;
+    new->index = asked->index;
     new->pid = answer.pid = (int)pid;
     new->handle = tercio__process_handle((int)pid);
     if (new->handle < 0 || tercio__set_add(s->set, new->handle, (uint64_t)(uintptr_t) new | CHILD)) {
@@ -196,7 +190,6 @@ static void hear_client(server *s, client *c)
         c->keeper_bell = fds[2];
         c->output = fds[3];
         c->errors = fds[4];
-        c->no_group = message.no_group;
         return;
     }
     for (size_t i = 0; i < n_fds; i++) /* what came with a message that makes no sense */
@@ -204,7 +197,7 @@ static void hear_client(server *s, client *c)
     if (!whole)
         close_client(s, c);
     else if (message.kind == TERCIO__SERVER_START)
-        start_child(s, c, message.index);
+        start_child(s, c, &message);
     else if (message.kind == TERCIO__SERVER_KILL)
         kill_child(s, c, &message);
 }
@@ -250,18 +243,13 @@ static int keep_standard_free(int socket)
     return moved;
 }
 
-static void nothing(int signal)
-{
-    (void)signal;
-}
-
 _Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, const tercio_host *host, void *host_user)
 {
     server s = {.socket = socket, .host = host, .host_user = host_user};
-    struct sigaction quiet = {.sa_handler = nothing, .sa_flags = SA_RESTART};
     uint64_t tokens[16];
-    sigemptyset(&quiet.sa_mask);
-    sigaction(SIGINT, &quiet, NULL);
+    /* What is sent to the parent's whole group, or to each process of a job, is the parent's to decide on; the server
+     * ends with it. */
+    tercio__signals_block(UINT64_MAX);
     s.socket = keep_standard_free(socket);
     if (s.socket < 0)
         _exit(1);

@@ -23,7 +23,9 @@ static int start(tercio__worker *worker, tercio__started *made)
     char **command = tercio__command(pool->options.worker_argv, argument, own, sizeof own);
     if (command == NULL)
         return TERCIO_ENOMEM;
-    int pid = tercio__spawn(command, keep, line < 0 ? 3 : 4, pool->options.no_group, &made->handle);
+    /* Until the worker has its own handler, a Ctrl-C waits. */
+    uint64_t blocked = pool->blocked | UINT64_C(1) << (SIGINT - 1);
+    int pid = tercio__spawn(command, keep, line < 0 ? 3 : 4, blocked, false, &made->handle);
     free(command);
     if (pid < 0)
         return pid;

@@ -58,9 +58,9 @@ enum {
 };
 typedef struct {
     uint32_t kind, index;
-    int32_t pid, error;         /* errno; STARTED */
-    int32_t code, signal;       /* ENDED */
-    int32_t no_group, reserved; /* ATTACH */
+    int32_t pid, error;        /* errno; STARTED */
+    int32_t code, signal;      /* ENDED */
+    uint64_t blocked, ignored; /* START: the mask that workers keep, and what the parent ignores now */
     uint64_t peak_rss;
 } tercio__server_message;
 

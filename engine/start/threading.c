@@ -53,6 +53,7 @@ static void *live(void *data)
 {
     life *mine = data;
     commons *c = mine->commons;
+    tercio__signals_block(c->page->blocked); /* the supervisor, which starts replacements, blocks all */
     tercio__worker_live(&mine->start);
     drop_life(mine);
     drop_commons(c);

@@ -46,6 +46,9 @@ enum {
     FN_CLOUDPICKLE_LOADS,
     FN_GC_FREEZE,
     FN_SIGNAL,
+    FN_GETSIGNAL,
+    FN_AT_FORK,
+    FN_SET_WAKEUP_FD,
     FN_SET_AFFINITY,
     FN_CURRENT_THREAD,
     FN_CANCELLED_ERROR,
@@ -53,6 +56,8 @@ enum {
     FN_ARGUMENTS_TEXT,
     FN_COUNT
 };
+
+enum { CORE_SIGNALS = 3 }; /* SIGTERM, SIGHUP, CORE_SOFT_SIGNAL */
 
 enum { SERIALIZER_PICKLE, SERIALIZER_DILL, SERIALIZER_CLOUDPICKLE, SERIALIZER_COUNT };
 
@@ -67,7 +72,9 @@ typedef struct core_state {
     PyObject *kw_buffer_callback; /* ("buffer_callback",) */
     PyObject *kw_buffers;         /* ("buffers",) */
     uint64_t next_call_id;
-    struct worker *process_worker; /* this process is that worker; for signal handlers */
+    struct worker *process_worker;  /* this process is that worker; for signal handlers */
+    PyObject *former[CORE_SIGNALS]; /* Python's handlers of the signals that a worker takes; NULL: it has not */
+    bool watches_forks;
     struct worker *thread_workers; /* of all pools, linked */
     PyObject *main;                /* sys.modules["__mp_main__"], as the last pool set it that needed it */
 } core_state;
@@ -126,6 +133,7 @@ typedef struct {
     PyInterpreterState *interp;
     PoolObject *pool; /* NULL in a process that worker_main runs */
     attachment forks; /* between before_fork and after_fork */
+    sigset_t signals; /* the mask of the thread that opened the pool */
 } host_env;
 
 typedef struct {

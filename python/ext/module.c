@@ -121,6 +121,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->main);
     for (int i = 0; i < FN_COUNT; i++)
         Py_VISIT(st->functions[i]);
+    for (int i = 0; i < CORE_SIGNALS; i++)
+        Py_VISIT(st->former[i]);
     return 0;
 }
 
@@ -141,6 +143,8 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->kw_buffers);
     for (int i = 0; i < FN_COUNT; i++)
         Py_CLEAR(st->functions[i]);
+    for (int i = 0; i < CORE_SIGNALS; i++)
+        Py_CLEAR(st->former[i]);
     return 0;
 }
 

@@ -37,7 +37,8 @@ static void flush(const char *name)
 
 int worker_prepare_fork(core_state *st)
 {
-    static const int needed[] = {FN_GC_FREEZE, FN_SIGNAL, FN_WORKER_ENTER, FN_WORKER_LIVE, FN_WORKER_LEAVE};
+    static const int needed[] = {FN_GC_FREEZE,     FN_SIGNAL,       FN_GETSIGNAL,   FN_AT_FORK,
+                                 FN_SET_WAKEUP_FD, FN_WORKER_ENTER, FN_WORKER_LIVE, FN_WORKER_LEAVE};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
         if (core_function(st, needed[i]) == NULL)
             return -1;
@@ -135,20 +136,107 @@ int worker_catch_unraisable(core_state *st)
     return done;
 }
 
-static int catch_signals(core_state *st)
+static int taken_signal(int i)
 {
-    const int numbers[] = {SIGTERM, SIGHUP, CORE_SOFT_SIGNAL};
+    const int numbers[CORE_SIGNALS] = {SIGTERM, SIGHUP, CORE_SOFT_SIGNAL};
+    return numbers[i];
+}
+
+static void give_back_signal(core_state *st, int i)
+{
+    PyObject *now = PyObject_CallFunction(st->functions[FN_GETSIGNAL], "i", taken_signal(i));
+    bool ours = now != NULL && PyCFunction_Check(now) && PyCFunction_GET_FUNCTION(now) == on_signal;
+    PyObject *handler =
+        ours ? st->former[i] : now; /* the engine has put the former action in a task's handler's place */
+    PyObject *done = NULL;
+    if (handler != NULL && handler != Py_None) /* None: it isn't Python's */
+        done = PyObject_CallFunction(st->functions[FN_SIGNAL], "iO", taken_signal(i), handler);
+    if (done == NULL)
+        PyErr_Clear();
+    Py_XDECREF(done);
+    Py_XDECREF(now);
+    Py_CLEAR(st->former[i]);
+}
+
+/* In a process that a task has forked: its handlers are those that it would have without us. */
+static PyObject *on_fork(PyObject *module, PyObject *Py_UNUSED(none))
+{
+    core_state *st = PyModule_GetState(module);
+    for (int i = 0; i < CORE_SIGNALS; i++)
+        if (st->former[i] != NULL)
+            give_back_signal(st, i);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef on_fork_method = {"_on_fork", on_fork, METH_NOARGS, NULL};
+
+static int watch_forks(core_state *st)
+{
+    PyObject *function = core_function(st, FN_AT_FORK), *none = NULL, *named = NULL, *done = NULL;
+    if (function == NULL || core_function(st, FN_GETSIGNAL) == NULL)
+        return -1;
+    if (st->watches_forks)
+        return 0; /* a worker's worker by fork */
+    PyObject *hook = PyCFunction_New(&on_fork_method, st->module);
+    if (hook != NULL && (none = PyTuple_New(0)) != NULL &&
+        (named = Py_BuildValue("{sO}", "after_in_child", hook)) != NULL)
+        done = PyObject_Call(function, none, named);
+    st->watches_forks = done != NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(named);
+    Py_XDECREF(none);
+    Py_XDECREF(hook);
+    return st->watches_forks ? 0 : -1;
+}
+
+/* The server has started with other dispositions than its parent has now: what the engine ignores, Python shall know of. */
+static int ignore_signals(core_state *st)
+{
+    PyObject *ignore = PyLong_FromLong((long)(intptr_t)SIG_IGN);
+    int done = ignore == NULL ? -1 : 0;
+    for (int number = 1; done == 0 && number < NSIG; number++) {
+        struct sigaction action;
+        if (sigaction(number, NULL, &action) || action.sa_handler != SIG_IGN)
+            continue;
+        PyObject *before = PyObject_CallFunction(st->functions[FN_SIGNAL], "iO", number, ignore);
+        done = before == NULL ? -1 : 0;
+        Py_XDECREF(before);
+    }
+    Py_XDECREF(ignore);
+    return done;
+}
+
+/* The parent's wakeup descriptor takes a worker's signals for the parent's. */
+static int drop_wakeup(core_state *st)
+{
+    PyObject *function = core_function(st, FN_SET_WAKEUP_FD);
+    PyObject *before = function == NULL ? NULL : PyObject_CallFunction(function, "i", -1);
+    Py_XDECREF(before);
+    return before == NULL ? -1 : 0;
+}
+
+/* What the parent ignores stays ignored. */
+static int catch_signals(worker *w)
+{
+    core_state *st = w->st;
     PyObject *function = core_function(st, FN_SIGNAL);
-    if (function == NULL)
+    if (function == NULL || watch_forks(st) < 0)
+        return -1;
+    tercio_method method = tercio_call_method(w->call);
+    if (method == TERCIO_FORK && drop_wakeup(st) < 0)
+        return -1;
+    if (method == TERCIO_FORKSERVER && ignore_signals(st) < 0)
         return -1;
     PyObject *handler = PyCFunction_New(&on_signal_method, st->module);
     if (handler == NULL)
         return -1;
     int done = 0;
-    for (size_t i = 0; done == 0 && i < sizeof numbers / sizeof numbers[0]; i++) {
-        PyObject *before = PyObject_CallFunction(function, "iO", numbers[i], handler);
+    for (int i = 0; done == 0 && i < CORE_SIGNALS; i++) {
+        if (!tercio_call_take_signal(w->call, taken_signal(i)))
+            continue;
+        PyObject *before = PyObject_CallFunction(function, "iO", taken_signal(i), handler);
         done = before == NULL ? -1 : 0;
-        Py_XDECREF(before);
+        Py_XSETREF(st->former[i], before);
     }
     Py_DECREF(handler);
     return done < 0 ? -1 : worker_catch_unraisable(st);
@@ -310,7 +398,7 @@ static int enter_process(worker *w, host_env *env, tercio_bytes prepare)
     PyObject *params = NULL, *parts = NULL, *shared = NULL, *enter = NULL;
     int done = -1;
     st->process_worker = w;
-    if (catch_signals(st) < 0)
+    if (catch_signals(w) < 0)
         return -1;
     if (env->pool == NULL) {
         params = unpack_preparation(prepare, &parts);

@@ -202,6 +202,7 @@ PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL)
         goto fail;
     self->env = (host_env){.st = st, .interp = PyInterpreterState_Get(), .pool = self};
+    pthread_sigmask(SIG_SETMASK, NULL, &self->env.signals);
     self->pid = (long)getpid();
     self->generation = tercio_fork_generation();
     self->n_workers = n_workers;

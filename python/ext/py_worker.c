@@ -346,10 +346,14 @@ PyObject *worker_handed_over(const PoolObject *pool, const tercio_result *r)
 static void host_notify(void *user, tercio_run *run)
 {
     host_env *env = user;
+    sigset_t mine;
     (void)run;
     attachment now = attach(env->interp);
+    /* The supervisor holds all signals back, and so would a program that a callback starts. */
+    pthread_sigmask(SIG_SETMASK, &env->signals, &mine);
     if (env->pool != NULL && !env->pool->closing)
         async_notify(env->pool);
+    pthread_sigmask(SIG_SETMASK, &mine, NULL);
     detach(now);
 }
 

@@ -316,14 +316,14 @@ static tercio__exit end_of(int handle, int pid)
     return how;
 }
 
-static int spawn(const char *const *argv, const int *keep, size_t n, bool no_group, int *handle)
+static int spawn(const char *const *argv, const int *keep, size_t n, int *handle)
 {
-    return tercio__spawn((char *const *)(uintptr_t)argv, keep, n, no_group, handle);
+    return tercio__spawn((char *const *)(uintptr_t)argv, keep, n, 0, false, handle);
 }
 
 static tercio__exit outcome(const char *const *argv, const int *keep, size_t n)
 {
-    int handle, pid = spawn(argv, keep, n, false, &handle);
+    int handle, pid = spawn(argv, keep, n, &handle);
     assert_true(pid > 0);
     assert_true(is_cloexec(handle));
     return end_of(handle, pid);
@@ -350,15 +350,15 @@ static void test_spawn_errors_are_the_callers(void **state)
     (void)state;
     int handle, free_fd = lowest_free_fd();
     errno = 0;
-    assert_int_equal(spawn(ARGV("/nowhere/at/all"), NULL, 0, false, &handle), TERCIO_ESYSTEM);
+    assert_int_equal(spawn(ARGV("/nowhere/at/all"), NULL, 0, &handle), TERCIO_ESYSTEM);
     assert_int_equal(errno, ENOENT);
     assert_int_equal(handle, -1);
-    assert_int_equal(spawn(ARGV("no-such-program-of-ours"), NULL, 0, false, &handle), TERCIO_ESYSTEM);
+    assert_int_equal(spawn(ARGV("no-such-program-of-ours"), NULL, 0, &handle), TERCIO_ESYSTEM);
     assert_int_equal(errno, ENOENT);
-    assert_int_equal(spawn(ARGV("/etc/passwd"), NULL, 0, false, &handle), TERCIO_ESYSTEM);
+    assert_int_equal(spawn(ARGV("/etc/passwd"), NULL, 0, &handle), TERCIO_ESYSTEM);
     assert_int_equal(errno, EACCES);
     int bad = 1000;
-    assert_int_equal(spawn(ARGV("/bin/true"), &bad, 1, false, &handle), TERCIO_ESYSTEM);
+    assert_int_equal(spawn(ARGV("/bin/true"), &bad, 1, &handle), TERCIO_ESYSTEM);
     assert_int_equal(errno, EBADF);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no zombie */
     assert_int_equal(errno, ECHILD);
@@ -400,6 +400,13 @@ static void test_spawn_signals(void **state)
     pthread_sigmask(SIG_BLOCK, NULL, &during);
     assert_int_equal(outcome(ARGV("grep", "-q", "^SigBlk:[[:space:]]*0*$", "/proc/self/status"), NULL, 0).code, 0);
     assert_int_equal(outcome(ARGV("grep", "-q", "^SigIgn:.*[89a-f]..$", "/proc/self/status"), NULL, 0).code, 0);
+    const char *const *clean = ARGV("grep", "-q", "^SigIgn:.*[0-7]..$", "/proc/self/status");
+    const char *const *blocked = ARGV("grep", "-q", "^SigBlk:[[:space:]]*0*204$", "/proc/self/status");
+    int handle, pid = tercio__spawn((char *const *)(uintptr_t)clean, NULL, 0, 0, true, &handle);
+    assert_int_equal(end_of(handle, pid).code, 0);
+    uint64_t mask = UINT64_C(1) << (SIGUSR1 - 1) | UINT64_C(1) << (SIGQUIT - 1);
+    pid = tercio__spawn((char *const *)(uintptr_t)blocked, NULL, 0, mask, false, &handle);
+    assert_int_equal(end_of(handle, pid).code, 0);
     pthread_sigmask(SIG_BLOCK, NULL, &after);
     for (int s = 1; s < NSIG; s++)
         assert_int_equal(sigismember(&during, s), sigismember(&after, s));
@@ -411,13 +418,60 @@ static void test_spawn_signals(void **state)
     sigaction(SIGUSR2, &ignored, NULL);
 }
 
-static void test_spawn_groups_and_signals_by_handle(void **state)
+static int fork_and_look(int signal, void (*handler)(int), uint64_t blocked)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct sigaction action;
+        sigaction(signal, NULL, &action);
+        _exit(action.sa_handler == handler && tercio__signals_blocked() == blocked ? 0 : 1);
+    }
+    return WEXITSTATUS(wait_status(pid));
+}
+
+/* In a child: what a worker takes is there, what it doesn't need is as it was, and forks have all as it was. */
+static int live_as_worker(void)
+{
+    enum { interrupt = 42 };
+    const uint64_t needed = UINT64_C(1) << (interrupt - 1), usr1 = UINT64_C(1) << (SIGUSR1 - 1);
+    struct sigaction own = {.sa_handler = count_signal}, now;
+    (void)tercio_fork_generation(); /* watches forks from here on */
+    sigaction(SIGINT, &own, NULL);
+    tercio__signals_ignore(UINT64_C(1) << (SIGUSR2 - 1));
+    tercio__signals_enter(needed | usr1, interrupt);
+    if (tercio__signals_blocked() != usr1 || !(tercio__signals_ignored() >> (SIGUSR2 - 1) & 1))
+        return 2;
+    sigaction(SIGINT, NULL, &now);
+    if (now.sa_handler == SIG_IGN || now.sa_handler == SIG_DFL || now.sa_handler == count_signal)
+        return 3;
+    if (fork_and_look(SIGINT, count_signal, needed | usr1) || fork_and_look(interrupt, SIG_DFL, needed | usr1))
+        return 4;
+    if (tercio__signals_blocked() != usr1)
+        return 5;
+    tercio__signal_take(SIGTERM, NULL, 0);
+    sigaction(SIGTERM, &own, NULL);
+    if (fork_and_look(SIGTERM, SIG_DFL, needed | usr1))
+        return 6;
+    own.sa_handler = SIG_IGN; /* the task's own: its forks have it */
+    sigaction(SIGINT, &own, NULL);
+    return fork_and_look(SIGINT, SIG_IGN, needed | usr1) ? 7 : 0;
+}
+
+static void test_signals_of_a_worker(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(live_as_worker());
+    assert_int_equal(WEXITSTATUS(wait_status(pid)), 0);
+}
+
+static void test_signals_by_handle(void **state)
 {
     (void)state;
     tercio__exit how;
-    int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, false, &handle);
+    int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, &handle);
     assert_true(pid > 0);
-    assert_int_equal(getpgid(pid), pid);
     assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
     assert_int_equal(tercio__process_signal(handle, pid, 0), 0);
     assert_int_equal(tercio__process_signal(handle, pid, SIGTERM), 0);
@@ -426,7 +480,7 @@ static void test_spawn_groups_and_signals_by_handle(void **state)
     assert_int_equal(tercio__process_signal(again, pid, SIGTERM), TERCIO_EINVAL);
     close(again);
 
-    pid = spawn(ARGV("sleep", "1000"), NULL, 0, true, &handle);
+    pid = spawn(ARGV("sleep", "1000"), NULL, 0, &handle);
     assert_int_equal(getpgid(pid), getpgrp());
     tercio__process_kill_group(pid); /* leads none: nothing happens, above all not to us */
     assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
@@ -440,9 +494,12 @@ static void test_kill_group_takes_all(void **state)
     int pipes[2], handle, more;
     char byte;
     assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
-    int pid = spawn(ARGV("sh", "-c", "sleep 1000 & echo; wait"), &pipes[1], 1, false, &handle);
+    char command[64];
+    snprintf(command, sizeof command, "sleep 1000 & echo >&%d; wait", pipes[1]);
+    int pid = spawn(ARGV("setsid", "sh", "-c", command), &pipes[1], 1, &handle);
     assert_true(pid > 0);
     close(pipes[1]);
+    assert_int_equal(read(pipes[0], &byte, 1), 1);
     tercio__process_kill_group(pid);
     assert_int_equal(end_of(handle, pid).signal, SIGKILL);
     assert_int_equal(tercio__bells_wait(&pipes[0], 1, tercio__deadline(patience), NULL), 1);
@@ -464,12 +521,12 @@ static void test_collected_by_another(void **state)
     how = outcome(ARGV("sh", "-c", "kill -KILL $$"), NULL, 0);
     assert_int_equal(how.code, -1);
     assert_int_equal(how.signal, remembered ? SIGKILL : 0);
-    int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, false, &handle);
+    int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, &handle);
     assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
     tercio__process_signal(handle, pid, SIGKILL);
     (void)end_of(handle, pid);
     int none;
-    assert_int_equal(spawn(ARGV("/nowhere/at/all"), NULL, 0, false, &none), TERCIO_ESYSTEM);
+    assert_int_equal(spawn(ARGV("/nowhere/at/all"), NULL, 0, &none), TERCIO_ESYSTEM);
     sigaction(SIGCHLD, &before, NULL);
 
     pid_t child = fork();
@@ -701,7 +758,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_spawn_errors_are_the_callers),
         cmocka_unit_test(test_spawn_keeps_descriptors),
         cmocka_unit_test(test_spawn_signals),
-        cmocka_unit_test(test_spawn_groups_and_signals_by_handle),
+        cmocka_unit_test(test_signals_of_a_worker),
+        cmocka_unit_test(test_signals_by_handle),
         cmocka_unit_test(test_kill_group_takes_all),
         cmocka_unit_test(test_collected_by_another),
         cmocka_unit_test(test_own_executable),

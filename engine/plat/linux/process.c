@@ -214,13 +214,7 @@ int tercio__die_with_parent(int parent, bool lasting, int line)
             _exit(1);
         return 0;
     }
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_parent_signal;
-    action.sa_flags = SA_RESTART | SA_ONSTACK;
-    sigfillset(&action.sa_mask);
-    if (sigaction(parent_signal(), &action, NULL))
-        return TERCIO_ESYSTEM;
+    tercio__signal_take(parent_signal(), on_parent_signal, SA_RESTART | SA_ONSTACK);
     if (prctl(PR_SET_PDEATHSIG, (unsigned long)parent_signal(), 0, 0, 0))
         return TERCIO_ESYSTEM;
     sigset_t only;

@@ -32,9 +32,9 @@ struct birth {
     char **environment;
     const int *keep;
     size_t n_keep;
-    bool no_group;
-    unsigned char handled[kernel_signals + 1]; /* signals with a handler, which must not run in the child */
-    volatile int error;                        /* written by the child, read when it is gone */
+    uint64_t blocked;
+    unsigned char reset[kernel_signals + 1]; /* signals with a handler, which must not run in the child, and others */
+    volatile int error;                      /* written by the child, read when it is gone */
 };
 
 /* Runs in the child, in our memory, on a stack of its own. Allowed here: raw system calls and the fields of `birth`.
@@ -47,16 +47,14 @@ __attribute__((no_sanitize("address"), no_sanitize("thread"), no_sanitize("undef
     static const uint64_t nothing[16]; /* in any architecture's layout: the default action, no flags, an empty mask */
 
     for (int s = 1; s <= kernel_signals; s++)
-        if (birth->handled[s])
+        if (birth->reset[s])
             (void)syscall(SYS_rt_sigaction, s, nothing, NULL, kernel_mask_bytes);
-    if (!birth->no_group && syscall(SYS_setpgid, 0, 0) < 0)
-        goto fail;
     for (size_t i = 0; i < birth->n_keep; i++) {
         long flags = syscall(SYS_fcntl, birth->keep[i], F_GETFD);
         if (flags < 0 || syscall(SYS_fcntl, birth->keep[i], F_SETFD, flags & ~(long)FD_CLOEXEC) < 0)
             goto fail;
     }
-    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, nothing, NULL, kernel_mask_bytes);
+    (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &birth->blocked, NULL, kernel_mask_bytes);
     syscall(SYS_execve, birth->path, birth->argv, birth->environment);
 fail:
     birth->error = errno;
@@ -114,11 +112,11 @@ static void bury(int pid)
         ;
 }
 
-int tercio__spawn(char *const *argv, const int *keep, size_t n, bool no_group, int *handle)
+int tercio__spawn(char *const *argv, const int *keep, size_t n, uint64_t blocked, bool reset, int *handle)
 {
     char path[PATH_MAX];
     struct birth birth = {
-        .path = path, .argv = argv, .environment = environ, .keep = keep, .n_keep = n, .no_group = no_group};
+        .path = path, .argv = argv, .environment = environ, .keep = keep, .n_keep = n, .blocked = blocked};
     int pidfd = -1, pid = -1, error;
     uint64_t all = UINT64_MAX, before = 0;
 
@@ -137,7 +135,7 @@ int tercio__spawn(char *const *argv, const int *keep, size_t n, bool no_group, i
     for (int s = 1; s <= kernel_signals; s++) {
         struct sigaction action;
         if (sigaction(s, NULL, &action) == 0) /* refused for the C library's own two, which nobody sends us */
-            birth.handled[s] = action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN;
+            birth.reset[s] = action.sa_handler != SIG_DFL && (reset || action.sa_handler != SIG_IGN);
     }
     pid = clone(child, stack + stack_bytes, CLONE_VM | CLONE_VFORK | clone_pidfd | SIGCHLD, &birth, &pidfd);
     if (pid < 0 && (errno == EINVAL || tercio__refused()))

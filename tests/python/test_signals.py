@@ -19,14 +19,15 @@ from tercio import WorkerPool
 
 HERE = Path(__file__).parent
 BOUND = 40  # seconds, against a hang
-FATAL = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL)  # for the stack of a crash
+# For the stack of a crash, and the C library's own two.
+OTHERS = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGRTMIN + 9, 32, 33}
 
 
 def masks(status):
     """The sets of signals of a process that has such a /proc/PID/status."""
     fields = dict(line.split(":\t", 1) for line in status.splitlines())
     found = {name: int(fields[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")}
-    for number in (*FATAL, 32, 33):
+    for number in OTHERS:
         found["SigCgt"] &= ~(1 << (number - 1))
     return found
 

@@ -55,6 +55,8 @@ void tercio__answer(tercio__chunk *chunk, tercio__entry entry, const char *messa
     chunk->attempts = 0; /* the next item was never begun */
     run->n_active--;
     run->n_answered++;
+    if (chunk->done == chunk->n_items)
+        tercio__unhold(run->pool, chunk);
 }
 
 static void answer_abort(tercio__worker *worker, tercio__chunk *chunk)
@@ -95,6 +97,8 @@ static void count_answered(tercio__chunk *chunk, uint32_t n)
     chunk->attempts = 1;
     run->n_active -= n;
     run->n_answered += n;
+    if (chunk->done == chunk->n_items)
+        tercio__unhold(run->pool, chunk);
 }
 
 static void take_result(tercio__worker *worker, const tercio__record *record, const unsigned char *bytes)

@@ -237,6 +237,7 @@ static void begin(tercio_run *run, const tercio_message *message, tercio__chunk 
         .n_items = message->n_items,
         .context = run->context,
         .head_size = (uint32_t)message->parts[0].size,
+        .held = run->holds,
     };
 }
 
@@ -246,6 +247,7 @@ static void count_in(tercio__chunk *chunk)
     chunk->turn = run->n_messages++;
     run->n_active += chunk->n_items;
     run->n_chunks++;
+    run->pool->n_held += chunk->held;
     if (run->context)
         run->context->refs++;
 }
@@ -306,6 +308,26 @@ int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__wor
 
 /* ---- Waiting in the pool ----------------------------------------------------------------------------------------- */
 
+bool tercio__may_hold(const tercio_pool *pool)
+{
+    return pool->n_held == 0 || (pool->n_held < pool->options.max_pending &&
+                                 pool->pending_bytes + pool->lent_bytes <= pool->page->arena_bytes);
+}
+
+void tercio__unhold(tercio_pool *pool, tercio__chunk *chunk)
+{
+    if (!chunk->held)
+        return;
+    chunk->held = false;
+    pool->n_held--;
+    tercio__ring_for_room(pool);
+}
+
+static uint64_t copy_bytes(const tercio__chunk *chunk)
+{
+    return sizeof *chunk + chunk->n_blocks * sizeof(tercio_block) + chunk->head_size;
+}
+
 int tercio__defer(tercio_run *run, const tercio_message *message)
 {
     tercio_pool *pool = run->pool;
@@ -329,6 +351,7 @@ int tercio__defer(tercio_run *run, const tercio_message *message)
     if (chunk->head_size)
         memcpy(chunk->copy + chunk->n_blocks * sizeof(tercio_block), message->parts[0].data, chunk->head_size);
     count_in(chunk);
+    pool->pending_bytes += copy_bytes(chunk);
     *pool->pending_end = chunk;
     pool->pending_end = &chunk->next;
     return 0;
@@ -338,6 +361,7 @@ static void unlink_pending(tercio_pool *pool, tercio__chunk **at)
 {
     tercio__chunk *chunk = *at;
     *at = chunk->next;
+    pool->pending_bytes -= copy_bytes(chunk);
     if (pool->pending_end == &chunk->next)
         pool->pending_end = at;
     free(chunk->copy);
@@ -403,6 +427,7 @@ int tercio__requeue(tercio__worker *worker, uint64_t sequence, bool seen)
     }
     keep_mark(chunk);
     chunk->next = pool->pending;
+    pool->pending_bytes += copy_bytes(chunk);
     if (pool->pending == NULL)
         pool->pending_end = &chunk->next;
     pool->pending = chunk;
@@ -436,6 +461,7 @@ void tercio__chunk_over(tercio_pool *pool, tercio__chunk *chunk, const tercio_bl
     tercio__context_unref(pool, chunk->context);
     chunk->run = NULL;
     chunk->context = NULL;
+    tercio__unhold(pool, chunk);
 }
 
 /* ---- Taking back ------------------------------------------------------------------------------------------------- */

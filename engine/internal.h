@@ -56,6 +56,7 @@ struct tercio__chunk {
     uint32_t n_blocks;
     bool head_in_block;
     bool over;           /* nothing is owed any more: answered, taken back or dropped */
+    bool held;           /* counts in pool->n_held */
     uint32_t abort;      /* TERCIO__ABORT_...: why it is being stopped */
     uint32_t abort_item; /* the item that was meant */
     uint64_t timeout_ns; /* the run's, which it outlives; 0: none */
@@ -145,6 +146,7 @@ struct tercio_run {
     uint64_t n_chunks; /* messages in rings and on pending */
     bool ended, stopped;
     bool more;              /* its last message was pushed with another one to follow at once */
+    bool holds;             /* ... and may wait in the pool */
     int error;              /* of the run, after all results */
     tercio__inbox incoming; /* under the lock */
     tercio__inbox current;  /* the caller's */
@@ -172,6 +174,7 @@ struct tercio_run {
 typedef struct tercio__pool_waiter {
     struct tercio__pool_waiter *next;
     int waits_on; /* the caller bell; or, where another one drives, a bell of its own */
+    bool wants_room;
 } tercio__pool_waiter;
 
 struct tercio_pool {
@@ -207,6 +210,8 @@ struct tercio_pool {
 
     tercio_run *runs;
     tercio__chunk *pending, **pending_end;
+    uint64_t pending_bytes; /* of their copies */
+    uint64_t n_held;        /* messages that were pushed to wait in the pool, if need be, and aren't answered */
     uint32_t next_context;
     unsigned n_waiting;                /* callers asleep */
     tercio__pool_waiter *pool_waiters; /* those of them that are in tercio__pool_wait */
@@ -301,6 +306,10 @@ void tercio__garbage(tercio_pool *, const void *head, size_t size, uint32_t n_it
 void tercio__drop_garbage(tercio_pool *); /* not under the lock */
 /* True when some worker could take a message of this run now. */
 bool tercio__has_room(tercio_run *);
+/* One more message may wait in the pool. */
+bool tercio__may_hold(const tercio_pool *);
+/* The message is answered, or over: it counts no more. */
+void tercio__unhold(tercio_pool *, tercio__chunk *);
 /* Nobody waits for the single answers of this run. */
 bool tercio__is_quiet(const tercio_run *);
 /* It takes messages, and has finished all that it got, whether we have taken notice or not. */
@@ -397,6 +406,8 @@ void tercio__stop_spinners(tercio_pool *);
 void tercio__run_ring(tercio_run *);
 /* Rings all who wait in the pool. Under the lock. */
 void tercio__ring_all(tercio_pool *);
+/* A message that was held is answered: rings the callers of tercio_wait_room. Under the lock. */
+void tercio__ring_for_room(tercio_pool *);
 /* Lets workers ring the keeper where no caller will look after queued work. Under the lock. */
 void tercio__arm_keeper(tercio_pool *, bool always);
 /* What a public call on a run or pool begins with: 0, TERCIO_ECLOSED or TERCIO_EFORKED. */

@@ -12,6 +12,7 @@
 #include "start/start.h"
 
 enum { RING_BYTES = 256 << 10, SMALL_RING_BYTES = 64 << 10, MANY_WORKERS = 64, MOST_WORKERS = 1 << 15 };
+enum { MAX_PENDING = 10000 };
 static const uint64_t default_arena_bytes = UINT64_C(256) << 20;
 
 /* ---- Threads of our own ------------------------------------------------------------------------------------------- */
@@ -70,6 +71,8 @@ static int read_options(tercio_pool *pool, const tercio_options *given)
         o->ring_bytes = pool->n_workers > MANY_WORKERS ? SMALL_RING_BYTES : RING_BYTES;
     if (o->arena_bytes == 0)
         o->arena_bytes = default_arena_bytes;
+    if (o->max_pending == 0) /* so many that each worker has one and finds another */
+        o->max_pending = pool->n_workers > MAX_PENDING / 2 ? 2 * (size_t)pool->n_workers : MAX_PENDING;
     if (pool->method == TERCIO_FORK && o->table && !o->threads_at_fork &&
         tercio__count_threads() - tercio__count_own_thread(0) > 1)
         return TERCIO_ETHREADS;

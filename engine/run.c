@@ -91,15 +91,24 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
     tercio__worker *wake = NULL;
 
     tercio__lock(pool);
+    bool exceeds = message->size > offsetof(tercio_message, exceeds) && message->exceeds, full = false;
+    run->holds = wait_in_pool;
     result = may_push(run);
-    if (result == 0 && !(wait_in_pool && pool->pending)) {
+    if (result == 0 && wait_in_pool && !exceeds && !tercio__may_hold(pool)) {
+        tercio__pump(pool); /* some may be done */
+        result = may_push(run);
+        full = !tercio__may_hold(pool);
+    }
+    if (result == 0 && !full && !(wait_in_pool && pool->pending)) {
         result = tercio__dispatch(run, message, &wake);
         if (result == 0) {
             tercio__pump(pool);
-            result = tercio__dispatch(run, message, &wake);
+            result = may_push(run);
+            if (result == 0)
+                result = tercio__dispatch(run, message, &wake);
         }
     }
-    if (result == 0 && wait_in_pool && (result = tercio__defer(run, message)) == 0)
+    if (result == 0 && wait_in_pool && !full && (result = tercio__defer(run, message)) == 0)
         result = 1;
     bool attended = message->size > offsetof(tercio_message, attended) && message->attended;
     bool more = message->size > offsetof(tercio_message, more) && message->more;

@@ -449,8 +449,10 @@ int tercio_submit(tercio_pool *pool, unsigned task, tercio_bytes input, const te
     struct tercio__face *face = (*run)->face;
     face->end = 1;
     error = frame(face, input);
-    if (error == 0)
-        error = send(*run, true);
+    if (error == 0) {
+        int taken = send(*run, true);
+        error = taken == 0 ? TERCIO_EAGAIN : taken;
+    }
     if (error < 0) {
         tercio_run_close(*run);
         *run = NULL;

@@ -25,6 +25,15 @@ void tercio__ring_all(tercio_pool *pool)
         tercio__bell_ring(waiter->waits_on);
 }
 
+void tercio__ring_for_room(tercio_pool *pool)
+{
+    if (pool->pool_waiters == NULL || !tercio__may_hold(pool))
+        return;
+    for (tercio__pool_waiter *waiter = pool->pool_waiters; waiter; waiter = waiter->next)
+        if (waiter->wants_room)
+            tercio__bell_ring(waiter->waits_on);
+}
+
 /* ---- Announcing ---------------------------------------------------------------------------------------------------- */
 
 /* Under the pool's lock. A worker takes back the announcement whose number it has seen, and no other. */
@@ -62,8 +71,13 @@ static uint64_t mark_for_others(const tercio__worker *worker, uint32_t *wants)
 /* B1 for callers: what the workers shall ring for. */
 static void announce(tercio_pool *pool)
 {
-    uint32_t wants = pool->pool_waiters ? TERCIO__WANT_ANY : TERCIO__WANT_LOW_WATER;
+    uint32_t wants = TERCIO__WANT_LOW_WATER;
     bool feeding = false, others = false;
+    for (const tercio__pool_waiter *waiter = pool->pool_waiters; waiter; waiter = waiter->next)
+        if (waiter->wants_room)
+            feeding = true;
+        else
+            wants = TERCIO__WANT_ANY;
     for (tercio_run *run = pool->runs; run; run = run->next) {
         others |= is_for_others(run);
         feeding |= run->waits ? run->wants_room : run->bell_public && run->refused_bytes;
@@ -266,13 +280,15 @@ int tercio_wait(tercio_run *run, double timeout, bool or_room, const void *sigma
     return tercio__run_wait(run, timeout, or_room, sigmask);
 }
 
-int tercio__pool_wait(tercio_pool *pool, uint64_t deadline, const sigset_t *sigmask)
+static int sleep_in_pool(tercio_pool *pool, uint64_t deadline, const sigset_t *sigmask, bool wants_room)
 {
     int result = 0;
     bool drives = !pool->driver;
     tercio__wake_owed(pool);
     /* Two sleepers on one bell would take each other's rings. */
-    tercio__pool_waiter self = {.waits_on = drives ? pool->caller_bell : tercio__owned(tercio__bell_create())}, **at;
+    tercio__pool_waiter self = {.waits_on = drives ? pool->caller_bell : tercio__owned(tercio__bell_create()),
+                                .wants_room = wants_room},
+                        **at;
     if (self.waits_on < 0)
         return TERCIO_ESYSTEM;
     self.next = pool->pool_waiters;
@@ -283,6 +299,8 @@ int tercio__pool_wait(tercio_pool *pool, uint64_t deadline, const sigset_t *sigm
     if (!news_after_announcing(pool)) {
         tercio__unlock(pool);
         result = tercio__bells_wait(&self.waits_on, 1, deadline, sigmask);
+        if (result == TERCIO_EINTERRUPTED && wants_room && sigmask == NULL)
+            result = 1; /* a handler of the application's ran: only tercio_interrupt ends such a wait */
         tercio__lock(pool);
         result = result == 0 ? TERCIO_EAGAIN : result > 0 ? 0 : result;
     }
@@ -299,6 +317,38 @@ int tercio__pool_wait(tercio_pool *pool, uint64_t deadline, const sigset_t *sigm
     pass_on(pool);
     if (result == 0 && atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed))
         result = TERCIO_EINTERRUPTED;
+    return result;
+}
+
+int tercio__pool_wait(tercio_pool *pool, uint64_t deadline, const sigset_t *sigmask)
+{
+    return sleep_in_pool(pool, deadline, sigmask, false);
+}
+
+int tercio_wait_room(tercio_pool *pool, double timeout, const void *sigmask)
+{
+    if (pool == NULL)
+        return TERCIO_EINVAL;
+    if (!tercio__is_ours(pool))
+        return TERCIO_EFORKED;
+    uint64_t deadline = tercio__deadline(timeout);
+    int result = 0;
+    tercio__lock(pool);
+    while (result == 0) {
+        tercio__pump(pool);
+        if (!tercio__takes_work(pool))
+            result = pool->failure ? pool->failure : TERCIO_ECLOSED;
+        if (result || tercio__may_hold(pool))
+            break;
+        if (deadline && tercio__now() >= deadline)
+            result = TERCIO_EAGAIN;
+        else
+            result = sleep_in_pool(pool, deadline, sigmask, true);
+        if (result == TERCIO_EAGAIN && tercio__may_hold(pool))
+            result = 0;
+    }
+    tercio__arm_keeper(pool, false);
+    tercio__unlock(pool);
     return result;
 }
 

@@ -141,6 +141,9 @@ typedef struct {
         *sigmask; /* a sigset_t *, may be NULL: installed while tercio_open waits for a forkserver, as tercio_wait has
                               it. A signal handler that runs meanwhile ends the call with TERCIO_EINTERRUPTED. It is
                               the mask that workers keep, too; NULL: the mask of the thread that calls tercio_open */
+    /* not for hosts alone */
+    size_t max_pending; /* most items of tercio_submit that are handed in and not finished; 0: 10,000, or two a worker
+                           where that is more. What waits in the pool is also bounded by arena_bytes */
 } tercio_options;
 
 typedef struct {
@@ -269,9 +272,20 @@ TERCIO_API int tercio_map(tercio_pool *, unsigned task, const void *in, size_t i
 TERCIO_API int tercio_stream(tercio_pool *, unsigned task, int (*next)(void *user, tercio_bytes *input), void *user,
                              const tercio_map_options *, tercio_run **run);
 
-/* Starts a run of one item. Never blocks: what no worker can take yet waits in the pool. The bytes are copied. */
+/* Starts a run of one item. What no worker can take yet waits in the pool, up to options.max_pending items.
+ * Caller: any thread. Blocks: no. Ownership: the bytes are copied; *run is the caller's, for tercio_run_close.
+ * Returns: 0; TERCIO_EAGAIN: as many items are unfinished as the pool may hold (see tercio_wait_room); or an error as
+ * tercio_map. On error *run is NULL. */
 TERCIO_API int tercio_submit(tercio_pool *, unsigned task, tercio_bytes input, const tercio_map_options *,
                              tercio_run **run);
+
+/* Waits until tercio_submit would take an item: other threads may be faster, so this and tercio_submit are called by
+ * turns. Results need not be taken for it: an item is finished when its worker has answered. timeout in seconds: 0 looks
+ * only, below 0 waits for ever. `sigmask` as in tercio_wait.
+ * Caller: any thread, but not one that runs a task of this pool, nor a host's callback: those would wait for themselves.
+ * Blocks: up to timeout.
+ * Returns: 0; TERCIO_EAGAIN when the time is up; TERCIO_EINTERRUPTED, _ECLOSED, _EFORKED, _ESTART. */
+TERCIO_API int tercio_wait_room(tercio_pool *, double timeout, const void *sigmask);
 
 /* The next result of a run. timeout in seconds: 0 looks only, below 0 waits for ever.
  * Caller: one thread at a time for a run. Blocks: up to timeout.
@@ -368,6 +382,8 @@ typedef struct {
      * (tercio_wait, tercio_next with a timeout, tercio_run_end and tercio_run_close flush by themselves): where the run's
      * messages are quick, workers may be woken for several at a time, and 20 ms later than they might have been. */
     bool more;
+    bool exceeds; /* with wait_in_pool: taken also where options.max_pending is reached. For threads that must not wait:
+                     those that run tasks of the pool, or its callbacks */
 } tercio_message;
 
 /* A large part where it was received. */
@@ -436,8 +452,8 @@ typedef struct tercio_host {
 TERCIO_API int tercio_run_open(tercio_pool *, const tercio_bytes *context, size_t n_context, const tercio_map_options *,
                                tercio_run **run);
 
-/* Hands in a message. With `wait_in_pool` it is always taken (what no worker can take yet is copied and waits);
- * without, it is refused when no worker has room. Never blocks. Caller: as tercio_next, or any thread with
+/* Hands in a message. With `wait_in_pool` it is copied and waits where no worker can take it yet, and is refused when
+ * options.max_pending messages are unfinished (see tercio_wait_room); without, when no worker has room. Never blocks. Caller: as tercio_next, or any thread with
  * wait_in_pool. Ownership: bytes are copied. Returns: 1 taken; 0 no room now; or an error. */
 TERCIO_API int tercio_push(tercio_run *, const tercio_message *, bool wait_in_pool);
 

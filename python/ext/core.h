@@ -151,6 +151,7 @@ struct pool_object {
     long pid;            /* of the process that owns it ... */
     uint32_t generation; /* ... and its tercio_fork_generation: to read it is no system call */
     double grace, init_timeout, exit_timeout;
+    size_t max_pending; /* tasks applied and not finished; 0: the engine's default */
     bool daemon, observe;
     size_t n_left;          /* threads that could not be ended */
     PyObject *main;         /* what results mean by __mp_main__; NULL: fresh workers have no part in it */
@@ -212,6 +213,8 @@ bool pool_is_foreign(const PoolObject *); /* inherited by a fork that isn't a wo
  * TERCIO_EINTERRUPTED (look again), other errors of tercio_wait; -1000 with an exception (of a signal handler). */
 #define WAIT_RAISED (-1000)
 int pool_wait(PoolObject *, tercio_run *, double timeout, bool or_room);
+/* The same, until one more task may be applied. */
+int pool_wait_room(PoolObject *);
 void pool_kick(PoolObject *); /* whoever waits looks up */
 int pool_note_exit(PoolObject *, tercio_run *,
                    const tercio_result *); /* keeps what an exit function left; -1 with an exception */
@@ -229,6 +232,8 @@ int worker_waited(core_state *);
 /* This thread is a worker of a pool of threads. It takes no signals while it waits: those are the main thread's, which
  * holds them back for a moment before it sleeps, and would sleep through one that is taken here meanwhile. */
 bool worker_is_here(core_state *);
+/* It is one of that pool: what it waits for may be behind what it runs. */
+bool worker_is_of(core_state *, const PoolObject *);
 
 /* Imports what a forked worker calls, before the first fork: not in each child, which would copy every page that it
  * counts a reference on. -1: with an exception, which may be that of a signal's handler. */

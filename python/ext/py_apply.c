@@ -67,6 +67,48 @@ static void give_encoder(PoolObject *pool, encoder *e)
     PyMem_Free(e);
 }
 
+/* A thread that is in a callback (or reads a result, which may run anything) has others wait for it, and a thread that is
+ * a worker runs what it would wait for: both go beyond the bound. */
+static bool may_wait(PoolObject *pool)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    if (pool->keeper == me || worker_is_of(pool->env.st, pool))
+        return false;
+    for (apply_run *at = pool->applies; at != NULL; at = at->next)
+        if (at->pumper == me)
+            return false;
+    return true;
+}
+
+/* Hands the task in, as soon as there is room. Returns 0, or -1 with an exception. */
+static int push(PoolObject *pool, apply_run *at, AsyncObject *a, tercio_message *message)
+{
+    message->exceeds = !may_wait(pool);
+    for (;;) {
+        if (at->run == NULL || pool_unusable(pool)) { /* pickling, or a signal's handler, may have ended the pool */
+            if (!PyErr_Occurred())
+                error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
+            return -1;
+        }
+        if (apply_slot_take(pool, a, &message->cookie) < 0)
+            return -1;
+        at->pending++;
+        int error = tercio_push(at->run, message, true);
+        if (error > 0)
+            return 0;
+        Py_DECREF(apply_slot_give(pool, message->cookie));
+        at->pending--;
+        if (error == 0)
+            error = pool_wait_room(pool);
+        if (error == WAIT_RAISED)
+            return -1;
+        if (error != 0 && error != TERCIO_EINTERRUPTED) {
+            error_raise(pool->env.st, pool, error);
+            return -1;
+        }
+    }
+}
+
 /* Sends the task; its failure to be pickled is its own error. Returns 0, or -1 with an exception. */
 static int send(PoolObject *pool, apply_run *at, AsyncObject *a, PyObject *argument, bool attended)
 {
@@ -89,33 +131,15 @@ static int send(PoolObject *pool, apply_run *at, AsyncObject *a, PyObject *argum
         done = 0;
         goto done;
     }
-    if (at->run == NULL || pool_unusable(pool)) { /* pickling runs code that may end the pool */
-        if (!PyErr_Occurred())
-            error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
-        goto unsent;
-    }
     tercio_message message = {.size = sizeof message, .index = a->index, .n_items = 1, .attended = attended};
-    if (apply_slot_take(pool, a, &message.cookie) < 0)
-        goto unsent;
-    at->pending++;
     message.parts = encoder_parts(e);
     message.n_parts = e->n_parts;
     if (!threading && e->n_parts == 1) {
         Py_INCREF(argument);
         a->argument = argument;
     }
-    int error = tercio_push(at->run, &message, true);
-    if (error < 0) {
-        Py_DECREF(apply_slot_give(pool, message.cookie));
-        at->pending--;
-        error_raise(pool->env.st, pool, error);
-        goto unsent;
-    }
-    done = 0;
-    goto done;
-
-unsent:
-    if (threading)
+    done = push(pool, at, a, &message);
+    if (done < 0 && threading)
         Py_DECREF(reference_at(e->data, 0, &flag));
 done:
     give_encoder(pool, e);

@@ -120,6 +120,7 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
         .init_timeout = self->init_timeout,
         .exit_timeout = self->exit_timeout,
         .observe = self->observe,
+        .max_pending = self->max_pending,
         .threads_at_fork = true, /* the face warns; Python programs can't know all their threads */
         .host = &core_host,
         .host_user = &self->env,
@@ -176,23 +177,29 @@ done:
 
 PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"n_workers", "method", "first_call", "shared_objects", "preparation",  "argv",    "server",
-                            "cpu_ids",   "daemon", "grace",      "init_timeout",   "exit_timeout", "observe", NULL};
+    static char *names[] = {"n_workers",    "method",       "first_call", "shared_objects", "preparation",
+                            "argv",         "server",       "cpu_ids",    "daemon",         "grace",
+                            "init_timeout", "exit_timeout", "observe",    "max_pending",    NULL};
     core_state *st = core_of_type(type);
     const char *method;
     unsigned n_workers;
     PyObject *first_call = Py_None, *shared = Py_None, *prepared = NULL, *argv = NULL, *server = Py_None;
     PyObject *cpu_ids = Py_None;
     int daemon = 1, observe = 0;
+    Py_ssize_t max_pending = 0;
     double grace = 1.0, init_timeout = 0, exit_timeout = 0;
     PoolObject *self = NULL;
     PyObject *empty = PyTuple_New(0);
     if (empty == NULL)
         return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddp:Pool", names, &n_workers, &method, &first_call,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddpn:Pool", names, &n_workers, &method, &first_call,
                                      &shared, &prepared, &argv, &server, &cpu_ids, &daemon, &grace, &init_timeout,
-                                     &exit_timeout, &observe))
+                                     &exit_timeout, &observe, &max_pending))
         goto fail;
+    if (max_pending < 0) {
+        PyErr_SetString(PyExc_ValueError, "max_pending must not be negative");
+        goto fail;
+    }
     if ((first_call != Py_None && !PyObject_TypeCheck(first_call, st->call_type)) ||
         (server != Py_None && !PyObject_TypeCheck(server, st->server_type))) {
         PyErr_SetString(PyExc_TypeError, "first_call must be a Call, and server a Server");
@@ -208,6 +215,7 @@ PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->n_workers = n_workers;
     self->daemon = daemon != 0;
     self->observe = observe != 0;
+    self->max_pending = (size_t)max_pending;
     self->grace = grace;
     self->init_timeout = init_timeout;
     self->exit_timeout = exit_timeout;

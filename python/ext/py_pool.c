@@ -73,7 +73,8 @@ static int look_after_signals(PoolObject *pool, int result)
     return result;
 }
 
-int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
+/* For a run; or, where that is NULL, for room in the pool. */
+static int wait_in_engine(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
 {
     held_signals held;
     int result = hold_signals(pool, run, &held);
@@ -81,11 +82,22 @@ int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
         return result;
     go_in(pool);
     PyThreadState *ts = PyEval_SaveThread();
-    result = tercio_wait(run, timeout, or_room, &held.asleep);
+    result = run != NULL ? tercio_wait(run, timeout, or_room, &held.asleep)
+                         : tercio_wait_room(pool->engine, timeout, &held.asleep);
     release_signals(&held);
     PyEval_RestoreThread(ts);
     come_out(pool);
     return look_after_signals(pool, result);
+}
+
+int pool_wait(PoolObject *pool, tercio_run *run, double timeout, bool or_room)
+{
+    return wait_in_engine(pool, run, timeout, or_room);
+}
+
+int pool_wait_room(PoolObject *pool)
+{
+    return wait_in_engine(pool, NULL, -1, true);
 }
 
 void pool_kick(PoolObject *pool)

@@ -461,6 +461,12 @@ bool worker_is_here(core_state *st)
     return worker_here(st) != NULL;
 }
 
+bool worker_is_of(core_state *st, const PoolObject *pool)
+{
+    const worker *w = worker_here(st);
+    return w != NULL && w->pool == pool;
+}
+
 int worker_waited(core_state *st)
 {
     worker *w = worker_here(st);

@@ -98,6 +98,7 @@ class Pool:
         init_timeout: float = 0.0,
         exit_timeout: float = 0.0,
         observe: bool = False,  # note which items take longest, and their arguments
+        max_pending: int = 0,  # tasks applied and not finished, until `apply` waits; 0: the engine's default
     ) -> None: ...
     n_workers: int
     method: str

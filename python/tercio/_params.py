@@ -165,6 +165,7 @@ class WorkerPoolParams:
         "enable_insights",
         "order_tasks",
         "serializer",
+        "max_pending",
     )
     __slots__ = FIELDS
 
@@ -182,6 +183,7 @@ class WorkerPoolParams:
         enable_insights: bool,
         order_tasks: bool,
         serializer: str | None,
+        max_pending: int | None = None,
     ) -> None:
         self.start_method = check_method(start_method)
         self.n_jobs = check_n_jobs(n_jobs)
@@ -195,6 +197,9 @@ class WorkerPoolParams:
         self.keep_alive = bool(keep_alive)
         self.enable_insights = bool(enable_insights)
         self.order_tasks = bool(order_tasks)
+        pending = check_int("max_pending", max_pending, 1)
+        # A bound past the machine's words is none: no program gets there.
+        self.max_pending = None if pending is None else min(pending, sys.maxsize)
 
     def __repr__(self) -> str:
         return f"WorkerPoolParams({', '.join(f'{name}={getattr(self, name)!r}' for name in self.FIELDS)})"

@@ -237,6 +237,7 @@ class Session:
             init_timeout=limits[0],
             exit_timeout=limits[1],
             observe=params.enable_insights,
+            max_pending=params.max_pending or 0,
             **fresh,
         )
         self._limits = limits

@@ -55,6 +55,9 @@ class WorkerPool:
     preload : iterable of str, optional
         Keyword only, for ``forkserver``: modules that the server imports for its workers. One choice for all pools
         of the process, to be made before the first one starts.
+    max_pending : int, optional
+        Keyword only: most applied tasks that are queued or running. ``apply_async`` waits while there are so many.
+        None: 10,000, or two a worker where that is more.
 
     Raises
     ------
@@ -87,6 +90,7 @@ class WorkerPool:
         *,
         serializer: str | None = None,
         preload: Iterable[str] | None = None,
+        max_pending: int | None = None,
     ) -> None:
         self.pool_params = WorkerPoolParams(
             n_jobs,
@@ -101,6 +105,7 @@ class WorkerPool:
             enable_insights,
             order_tasks,
             serializer,
+            max_pending,
         )
         if preload is not None:
             if start_method != "forkserver":
@@ -609,6 +614,10 @@ class WorkerPool:
     ) -> AsyncResult[R]:
         """Have a worker call a function, and return at once.
 
+        Where `max_pending` tasks of the pool are queued or running already, it waits until one of them is finished. A
+        signal's handler runs meanwhile, and an exception of its own (KeyboardInterrupt) ends the wait; the task isn't
+        queued then. In a callback, and in a task that a thread of this pool runs, it never waits.
+
         Parameters
         ----------
         func : callable
@@ -638,6 +647,8 @@ class WorkerPool:
         ------
         TypeError, ValueError
             If a parameter is of the wrong type or out of range; no worker is started.
+        RuntimeError
+            If the pool ends, or fails, while the call waits.
 
         Examples
         --------

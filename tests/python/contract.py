@@ -80,6 +80,11 @@ LINES = [
     ("4 cancel", "all", "stops a task, queued or running"),
     ("4 await", "all", "an AsyncResult can be awaited"),
     ("4 await cancelled", "all", "the task is cancelled with the await; asyncio.shield keeps it"),
+    (
+        "4 max_pending",
+        "all",
+        "apply_async holds so many tasks, then waits: Ctrl-C, terminate end that; callbacks never wait",
+    ),
     # 5. Exceptions
     ("5 original", "all", "type, args and attributes; a cause with traceback, worker and arguments"),
     ("5 built-in", "all", "errno, fields, groups, notes, chains, custom constructors"),

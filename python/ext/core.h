@@ -82,14 +82,19 @@ typedef struct core_state {
 /* ---- Threads of the engine (py_attach.c) ---------------------------------------------------------------------------- */
 
 typedef struct {
-    PyThreadState *made; /* NULL: the thread had a state before */
+    PyThreadState *made;  /* NULL: the thread had a state before */
+    PyThreadState *again; /* ... which it had let go of by attach_let_go; NULL: it had not, or is_ensured */
     PyGILState_STATE gil;
+    bool is_ensured;
 } attachment;
 
 void attach_init(void);
 /* For any thread, whether the interpreter knows it or not, as PyGILState_Ensure and PyGILState_Release. */
 attachment attach(PyInterpreterState *);
 void detach(attachment);
+/* As PyEval_SaveThread and PyEval_RestoreThread, around a call of the engine's that may call back. */
+PyThreadState *attach_let_go(void);
+void attach_again(PyThreadState *);
 /* For a thread that the interpreter doesn't know. Returns: its new state, current and with the GIL; NULL: no memory. */
 PyThreadState *attach_new(PyInterpreterState *);
 void attach_end(PyThreadState *);

@@ -104,6 +104,11 @@ static int module_exec(PyObject *module)
     }
     if (PyModule_AddIntConstant(module, "STACK_SIGNAL", CORE_STACK_SIGNAL) < 0)
         return -1;
+    PyObject *main = PyBool_FromLong(PyInterpreterState_Get() == PyInterpreterState_Main());
+    if (PyModule_AddObject(module, "IS_MAIN_INTERPRETER", main) < 0) {
+        Py_DECREF(main);
+        return -1;
+    }
     return PyModule_AddIntConstant(module, "ENGINE_VERSION", tercio_version());
 }
 

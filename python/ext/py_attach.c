@@ -65,11 +65,34 @@ void attach_end(PyThreadState *ts)
     PyThreadState_DeleteCurrent();
 }
 
+/* The state that this thread has let go of for a call of the engine's; PyGILState knows one state a thread, which in a
+ * sub-interpreter is that of another interpreter. */
+static _Thread_local PyThreadState *let_go;
+
+PyThreadState *attach_let_go(void)
+{
+    return let_go = PyEval_SaveThread();
+}
+
+void attach_again(PyThreadState *ts)
+{
+    let_go = NULL;
+    PyEval_RestoreThread(ts);
+}
+
 attachment attach(PyInterpreterState *interp)
 {
     attachment now = {.made = NULL};
-    if (PyGILState_GetThisThreadState() != NULL) {
+    PyThreadState *known = PyGILState_GetThisThreadState();
+    if (known != NULL && PyThreadState_GetInterpreter(known) == interp) {
+        now.is_ensured = true;
         now.gil = PyGILState_Ensure();
+        return now;
+    }
+    if (known != NULL) { /* without a state let go, it holds the GIL */
+        now.again = let_go;
+        if (now.again != NULL)
+            attach_again(now.again);
         return now;
     }
     now.made = attach_new(interp);
@@ -82,6 +105,8 @@ void detach(attachment now)
 {
     if (now.made != NULL)
         attach_end(now.made);
-    else
+    else if (now.is_ensured)
         PyGILState_Release(now.gil);
+    else if (now.again != NULL)
+        (void)attach_let_go();
 }

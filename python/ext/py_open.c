@@ -94,9 +94,9 @@ static int open_without_gil(PoolObject *self, tercio_options *options)
         }
         error = PyErr_CheckSignals() < 0 ? TERCIO_EINTERRUPTED : 0;
         if (error == 0) {
-            Py_BEGIN_ALLOW_THREADS
+            PyThreadState *ts = attach_let_go();
             error = tercio_open(&self->engine, options);
-            Py_END_ALLOW_THREADS
+            attach_again(ts);
         }
         if (waits)
             pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -81,11 +81,11 @@ static int wait_in_engine(PoolObject *pool, tercio_run *run, double timeout, boo
     if (result != 0)
         return result;
     go_in(pool);
-    PyThreadState *ts = PyEval_SaveThread();
+    PyThreadState *ts = attach_let_go();
     result = run != NULL ? tercio_wait(run, timeout, or_room, &held.asleep)
                          : tercio_wait_room(pool->engine, timeout, &held.asleep);
     release_signals(&held);
-    PyEval_RestoreThread(ts);
+    attach_again(ts);
     come_out(pool);
     return look_after_signals(pool, result);
 }
@@ -243,14 +243,14 @@ void pool_close(PoolObject *self)
         self->engine = NULL;
         async_pool_closes(self, false);
     } else {
-        PyThreadState *ts = PyEval_SaveThread();
+        PyThreadState *ts = attach_let_go();
         pthread_mutex_lock(&self->gate);
         if (self->inside > 0)
             tercio_interrupt(engine);
         while (self->inside > 0)
             pthread_cond_wait(&self->gate_open, &self->gate);
         pthread_mutex_unlock(&self->gate);
-        PyEval_RestoreThread(ts);
+        attach_again(ts);
         RunObject *next;
         for (RunObject *run = self->runs; run != NULL; run = next) {
             next = run_next_of_pool(run);
@@ -263,9 +263,9 @@ void pool_close(PoolObject *self)
         if (self->method == TERCIO_THREADING)
             worker_interrupt_threads(self->env.st, self, NULL, UINT64_MAX);
         self->engine = NULL;
-        ts = PyEval_SaveThread();
+        ts = attach_let_go();
         tercio_close(engine);
-        PyEval_RestoreThread(ts);
+        attach_again(ts);
         self->n_left = worker_leave_threads(self->env.st, self);
     }
     if (raised != NULL) {
@@ -307,10 +307,10 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
         if (error < 0)
             return NULL;
         go_in(self);
-        PyThreadState *ts = PyEval_SaveThread();
+        PyThreadState *ts = attach_let_go();
         error = tercio_finish_masked(self->engine, 0, &held.asleep, exit_note, &(finishing){self, &held});
         release_signals(&held);
-        PyEval_RestoreThread(ts);
+        attach_again(ts);
         come_out(self);
         error = look_after_signals(self, error);
         if (error == WAIT_RAISED)

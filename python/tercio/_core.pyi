@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar, final
 _R = TypeVar("_R")
 
 METHODS: Final[tuple[str, ...]]
+IS_MAIN_INTERPRETER: Final[bool]
 """The start methods of this platform, the default first."""
 
 ENGINE_VERSION: Final[int]

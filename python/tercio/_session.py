@@ -515,6 +515,11 @@ def check_may_start(method: str) -> None:
     global _warned_of_threads
     if method == "threading":
         return
+    if method == "fork" and not _core.IS_MAIN_INTERPRETER:
+        raise RuntimeError(
+            "start_method 'fork' is not supported in a sub-interpreter, since Python goes on in the main interpreter "
+            "alone after a fork; use 'spawn', 'forkserver' or 'threading'"
+        )
     if _worker.is_preparing():
         raise RuntimeError(
             "A worker that is being started runs the main module, and that starts a pool of its own: put what starts "

@@ -2,6 +2,7 @@
  *
  * Runs: messages in, results out, and the calls in between. The waiting itself is in wait.c.
  */
+#include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -181,8 +182,8 @@ int tercio_run_room(tercio_run *run)
     tercio__lock(run->pool);
     if (!tercio__has_room(run))
         result = 0;
-    else if (run->options.max_active == 0 || run->n_active == 0)
-        result = INT32_MAX;
+    else if (run->options.max_active == 0 || run->n_active == 0 || run->options.max_active - run->n_active > INT_MAX)
+        result = INT_MAX;
     else
         result = (int)(run->options.max_active - run->n_active);
     tercio__unlock(run->pool);

@@ -457,7 +457,9 @@ TERCIO_API int tercio_run_open(tercio_pool *, const tercio_bytes *context, size_
  * wait_in_pool. Ownership: bytes are copied. Returns: 1 taken; 0 no room now; or an error. */
 TERCIO_API int tercio_push(tercio_run *, const tercio_message *, bool wait_in_pool);
 
-/* How many items tercio_push would take now without waiting, and how many would be sensible by measured time. */
+/* How many items the next message may have, for tercio_push to take it now without waiting in the pool: as many as
+ * options.max_active leaves; INT_MAX where it sets no bound, or none of the run's items is under way.
+ * Caller: as tercio_next. Blocks: no. Returns: the number; 0: no worker has room; or an error. */
 TERCIO_API int tercio_run_room(tercio_run *);
 
 /* Says that no message will follow: tercio_next answers 0 after the last result. */

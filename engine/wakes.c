@@ -52,7 +52,7 @@ void tercio__wake_for_room(const tercio__worker *worker)
 bool tercio__is_crowded(tercio_pool *pool)
 {
     if (!pool->counted_cpus) {
-        unsigned cpus = tercio__cpus_allowed();
+        unsigned cpus = tercio__cpus_usable();
         pool->counted_cpus = true;
         if (cpus < pool->n_workers) {
             pool->n_kept = cpus > 1 ? cpus - 1 : 1;

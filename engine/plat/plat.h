@@ -123,8 +123,6 @@ bool tercio__parent_gone(int parent);
 int tercio__count_threads(void);
 int tercio__pin_thread(const int *cpus, size_t n);
 unsigned tercio__cpus_usable(void);
-/* Those of its affinity alone: at least as many, and found by one call. */
-unsigned tercio__cpus_allowed(void);
 /* Path of this program's executable, which stays right though the file was replaced. Returns: 0. */
 int tercio__own_executable(char *path, size_t size);
 

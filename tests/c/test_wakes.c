@@ -98,7 +98,7 @@ static bool is_put_off(const feeding *f)
 /* A pool that is crowded, and has measured that messages of this run are quick. */
 static feeding begin(void **state)
 {
-    feeding f = {.n_workers = tercio__cpus_allowed() + 6};
+    feeding f = {.n_workers = tercio_usable_cpus() + 6};
     tercio_options options = {.size = sizeof options,
                               .host = &host,
                               .method = method_of(state),

@@ -15,7 +15,8 @@
 
 enum { most_cpus = 1 << 16 };
 
-unsigned tercio__cpus_allowed(void)
+/* Those of its affinity alone. */
+static unsigned cpus_allowed(void)
 {
     for (size_t cpus = 1024; cpus <= most_cpus; cpus *= 2) {
         cpu_set_t *set = CPU_ALLOC(cpus);
@@ -113,7 +114,7 @@ static double quota(bool v2)
 
 unsigned tercio__cpus_usable(void)
 {
-    unsigned usable = tercio__cpus_allowed();
+    unsigned usable = cpus_allowed();
     for (int v2 = 0; v2 < 2; v2++) {
         double cpus = quota(v2);
         if (cpus > 0 && cpus < usable) {

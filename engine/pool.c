@@ -227,6 +227,8 @@ static int wait_until_alive(tercio_pool *pool)
         result = tercio__pool_wait(pool, 0, NULL);
         if (result == TERCIO_EINTERRUPTED)
             result = 0; /* a signal handler ran; what it wants is for calls that can be repeated */
+        if (result < 0) /* it can't wait */
+            break;
     }
     if (pool->failure)
         result = pool->failure;

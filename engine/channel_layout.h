@@ -6,7 +6,7 @@
  * The file of a pool:
  *
  *     0            pool page (struct tercio__page)
- *     4096         channel 0, channel 1, ... (channel_bytes each)
+ *     4096         channel 0, channel 1, ... (channel_bytes each); where the system's pages are larger, behind the first
  *     beyond       segments of arenas, handed out by page.file_end
  *
  * A channel joins the parent (the process that opened the pool) and one worker:
@@ -230,5 +230,11 @@ _Static_assert(sizeof(tercio__page) <= TERCIO__PAGE_BYTES, "the pool's words fil
 #define TERCIO__DOWN_AT (TERCIO__SLOTS_AT + TERCIO__SLOTS * sizeof(tercio__slot))
 #define TERCIO__UP_AT(ring_bytes) (TERCIO__DOWN_AT + (ring_bytes))
 #define TERCIO__CHANNEL_BYTES(ring_bytes) (TERCIO__DOWN_AT + 2 * (ring_bytes))
+/* In the file each of them begins where a page of the system's does, which may be larger than ours: what is mapped by
+ * itself has to. */
+static inline uint64_t tercio__page_round(uint64_t bytes, uint64_t page)
+{
+    return (bytes + page - 1) / page * page;
+}
 
 #endif

@@ -91,7 +91,12 @@ static void time_phases(tercio_pool *pool)
 static int make_memory(tercio_pool *pool)
 {
     uint64_t ring = pool->options.ring_bytes;
+    uint64_t first = TERCIO__PAGE_BYTES;
     pool->channel_bytes = TERCIO__CHANNEL_BYTES(ring);
+    if (pool->starter->processes) {
+        first = tercio__page_round(first, tercio__page_size());
+        pool->channel_bytes = tercio__page_round(pool->channel_bytes, tercio__page_size());
+    }
     pool->channels_bytes = pool->channel_bytes * pool->n_workers;
     int fd = -1;
 
@@ -105,11 +110,11 @@ static int make_memory(tercio_pool *pool)
             tercio__owned_close(fd, pool->fork_generation);
             return TERCIO_ENOMEM;
         }
-        int error = tercio__shm_reserve(fd, 0, TERCIO__PAGE_BYTES + pool->channels_bytes);
+        int error = tercio__shm_reserve(fd, 0, first + pool->channels_bytes);
         if (error || (error = tercio__shm_map(fd, 0, TERCIO__PAGE_BYTES, TERCIO__MAP_SHARED, &memory)) != 0)
             return error;
         pool->page = memory;
-        error = tercio__shm_map(fd, TERCIO__PAGE_BYTES, (size_t)pool->channels_bytes, TERCIO__MAP_SHARED, &memory);
+        error = tercio__shm_map(fd, first, (size_t)pool->channels_bytes, TERCIO__MAP_SHARED, &memory);
         if (error)
             return error;
         pool->channels = memory;
@@ -120,7 +125,7 @@ static int make_memory(tercio_pool *pool)
             return TERCIO_ENOMEM;
         memset(pool->page, 0, TERCIO__PAGE_BYTES);
     }
-    uint64_t segment = UINT64_C(2) << 20, end = TERCIO__PAGE_BYTES + pool->channels_bytes;
+    uint64_t segment = UINT64_C(2) << 20, end = first + pool->channels_bytes;
     pool->page->magic = TERCIO__MAGIC;
     pool->page->version = TERCIO_VERSION;
     pool->page->n_channels = pool->n_workers;

@@ -450,7 +450,8 @@ _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_b
         _exit(127);
     start.page = memory;
     if (start.page->magic != TERCIO__MAGIC || index >= start.page->n_channels ||
-        tercio__shm_map(file_fd, TERCIO__PAGE_BYTES + index * start.page->channel_bytes,
+        tercio__shm_map(file_fd,
+                        tercio__page_round(TERCIO__PAGE_BYTES, tercio__page_size()) + index * start.page->channel_bytes,
                         (size_t)start.page->channel_bytes, TERCIO__MAP_SHARED, &memory))
         _exit(127);
     tercio__signals_enter(start.page->blocked, tercio__interrupt_signal());

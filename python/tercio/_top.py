@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Of engine/channel_layout.h. tests/python/test_top.py compares what is read with what the pool itself says.
 MAGIC = 0x6F69637265743031
 PAGE = struct.Struct("<QIIQQQQiiQ")  # magic, version, n_channels, channel_bytes, ring_bytes, (prepare), method, pid
-PAGE_BYTES = 4096
+PAGE_BYTES = max(4096, mmap.PAGESIZE)  # before the first channel
 CHANNEL = struct.Struct("<QIIi4xQ")  # magic, index, generation, cpu, begun
 WORDS_AT = 512
 WORDS = struct.Struct("<I4xQQQQQQQQQ")  # phase, item_since, item_sequence, n_done, n_chunks, ns_...

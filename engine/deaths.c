@@ -20,6 +20,9 @@ static void describe_death(const tercio__worker *worker, const tercio__exit *how
                        strsignal(how->signal));
     else if (how->code >= 0)
         (void)snprintf(text, size, "worker %u exited with code %d in the middle of its work", worker->index, how->code);
+    else if (worker->is_lost)
+        (void)snprintf(text, size, "the thread of worker %u was ended by its task (by pthread_exit, or cancelled)",
+                       worker->index);
     else
         (void)snprintf(text, size, "worker %u is gone; how it ended is unknown", worker->index);
 }
@@ -105,7 +108,7 @@ static void settle_victim(tercio__worker *worker, tercio__chunk *chunk, const te
 /* The thread has not ended, and nobody waits for it any more. */
 static bool is_left_behind(const tercio__worker *worker)
 {
-    return !worker->pool->starter->processes && !worker->goodbye;
+    return !worker->pool->starter->processes && !worker->goodbye && !worker->is_lost;
 }
 
 static void settle_messages(tercio__worker *worker, const tercio__exit *how)

@@ -95,6 +95,7 @@ struct tercio__worker {
     int pid, handle; /* 0, -1: a thread, or none */
     pthread_t thread;
     bool thread_runs;
+    bool is_lost; /* its thread was ended by what it ran */
     void *starter_data;
     tercio__sender sender;
     tercio__chunk inflight[TERCIO__SLOTS];

@@ -310,7 +310,7 @@ static int new_channel(tercio__worker *worker)
     if (pool->options.n_cpu_ids)
         sender->map.words->cpu = pool->options.cpu_ids[worker->index % pool->options.n_cpu_ids];
     sender->map.words->begun = worker->begun = tercio__now();
-    worker->goodbye = worker->alive = worker->failed = worker->struck = false;
+    worker->goodbye = worker->alive = worker->failed = worker->struck = worker->is_lost = false;
     worker->offered_at = 0;
     worker->seen_done = worker->seen_work = 0;
     return 0;
@@ -413,7 +413,7 @@ static void collect_the_dead(tercio_pool *pool, const uint64_t *tokens, int n)
         if (tokens[i] < pool->n_workers)
             (void)tercio__worker_collect(&pool->workers[tokens[i]]);
     for (unsigned i = 0; i < pool->n_workers; i++)
-        if (pool->starter->event || pool->workers[i].goodbye)
+        if (pool->starter->event || pool->workers[i].goodbye || pool->workers[i].thread_runs)
             (void)tercio__worker_collect(&pool->workers[i]);
 }
 
@@ -495,6 +495,13 @@ int tercio__keeper_listen(tercio_pool *pool)
     return error;
 }
 
+/* A worker that the supervisor forks goes on with its stack, as the first ones do with the main thread's. */
+static size_t keeper_stack(const tercio_pool *pool)
+{
+    size_t own = pool->options.stack_size, main = tercio__main_stack();
+    return pool->starter == &tercio__fork_starter && main > own ? main : own;
+}
+
 int tercio__keeper_start(tercio_pool *pool)
 {
     sigset_t all, old;
@@ -502,15 +509,15 @@ int tercio__keeper_start(tercio_pool *pool)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     tercio__lock(pool); /* the thread begins with it: it finds its own number, and that it runs */
-    int failed = pthread_create(&pool->keeper, NULL, keep, pool);
-    if (failed == 0)
+    int error = tercio__thread_start(&pool->keeper, keeper_stack(pool), keep, pool);
+    if (error && pool->starter == &tercio__fork_starter) /* so much address space may be refused */
+        error = tercio__thread_start(&pool->keeper, pool->options.stack_size, keep, pool);
+    if (error == 0)
         pool->keeper_is = TERCIO__KEEPER_RUNS;
     tercio__unlock(pool);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (failed) {
-        errno = failed;
-        return TERCIO_ESYSTEM;
-    }
+    if (error)
+        return error;
     tercio__count_own_thread(1);
     return 0;
 }

@@ -3,6 +3,7 @@
  * Tasks of a constant table, put behind the host's callbacks: the worker's side of the C face. How items lie in a
  * message is written down in face.h.
  */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@ typedef struct {
     unsigned char *reply;
     size_t reply_size, reply_room;
     bool wants_reply; /* the task that runs answers through tercio_reply */
+    bool is_thread;   /* one of several in its process */
     char message[sizeof(((tercio_result *)0)->message)];
 } worker;
 
@@ -159,6 +161,7 @@ static int enter(void *user, tercio_call *call, tercio_bytes prepare)
     if (self == NULL)
         return TERCIO_ENOMEM;
     self->table = table;
+    self->is_thread = tercio_call_method(call) == TERCIO_THREADING;
     *tercio_call_user(call) = self;
     return 0;
 }
@@ -259,6 +262,18 @@ static int commit_failure(tercio_call *call, int code, const char *text)
     return tercio_commit(call, TERCIO_EFAILED, code, &part, 1);
 }
 
+/* A task in a thread may be cancelled, as the program's other threads may; the engine's own code in it may not, and what
+ * the task has set for itself ends with it. */
+static int run_in_thread(tercio_call *call, const tercio_task *task, tercio_bytes in, void *out)
+{
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before);
+    int code = task->run(call, in, out);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &before);
+    return code;
+}
+
 /* Runs one item and publishes what came of it. Returns as tercio_commit. */
 static int run_item(tercio_call *call, worker *self, const context *opened, tercio_bytes in)
 {
@@ -271,7 +286,7 @@ static int run_item(tercio_call *call, worker *self, const context *opened, terc
         memset(opened->out, 0, out_size);
     else if (out_size)
         memset(opened->out, 0, SMALL); /* a size known to the compiler: no call */
-    int code = task->run(call, in, opened->out);
+    int code = self->is_thread ? run_in_thread(call, task, in, opened->out) : task->run(call, in, opened->out);
     if (code) {
         int stop = commit_failure(call, code, self->message);
         self->message[0] = '\0';

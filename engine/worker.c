@@ -387,6 +387,31 @@ static void live(tercio_call *call)
     leave(call);
 }
 
+/* What it runs has ended the thread, by pthread_exit say, and this is what the thread runs last. A process goes with its
+ * main thread: others may keep it, and nobody would see that it does nothing any more. */
+static void is_lost(void *data)
+{
+    tercio_call *call = data;
+    if (tercio_call_stray(call))
+        return;
+    if (call->start->process)
+        _exit(0);
+    bool is_told = call->host->size > offsetof(tercio_host, lost) && call->host->lost;
+    if (is_told)
+        call->host->lost(call->user, call);
+    for (unsigned i = 0; i < TERCIO__CONTEXTS && !is_told; i++)
+        close_context(call, &call->contexts[i]);
+    if (!is_told && call->host->leave)
+        call->host->leave(call->user, call);
+    for (unsigned i = 0; i < TERCIO__SHARES; i++)
+        if (call->share_open[i])
+            tercio__view_close(&call->shares[i]);
+    tercio__call_forget_left(call);
+    tercio__view_close(&call->prepare);
+    tercio__arena_delete(call->arena);
+    free(call);
+}
+
 void tercio__worker_live(const tercio__worker_start *start)
 {
     tercio_call *call = calloc(1, sizeof *call);
@@ -408,6 +433,7 @@ void tercio__worker_live(const tercio__worker_start *start)
         tercio__word_wait(&call->words->gate, TERCIO__GATE_CLOSED, 0);
     call->now = call->words->begun ? call->words->begun : tercio__now();
     tercio__at("gate: passed");
+    pthread_cleanup_push(is_lost, call);
     if (gate == TERCIO__GATE_OPEN) {
         if (enter(call)) {
             if (start->process && call->host->size > offsetof(tercio_host, live) && call->host->live)
@@ -420,6 +446,7 @@ void tercio__worker_live(const tercio__worker_start *start)
             tercio__bell_ring(start->keeper_bell);
         }
     }
+    pthread_cleanup_pop(0);
     tercio__view_close(&call->prepare);
     tercio__arena_delete(call->arena);
     free(call);

@@ -144,6 +144,8 @@ typedef struct {
     /* not for hosts alone */
     size_t max_pending; /* most items of tercio_submit that are handed in and not finished; 0: 10,000, or two a worker
                            where that is more. What waits in the pool is also bounded by arena_bytes */
+    size_t stack_size;  /* bytes of stack of each thread that the pool starts: workers under threading, and the
+                           supervisor, which calls host->notify. 0, or less than the system's default for threads: that */
 } tercio_options;
 
 typedef struct {
@@ -445,6 +447,9 @@ typedef struct tercio_host {
     /* Processes only, after enter: calls rest(call), once, which runs the worker up to its goodbye; no other callback
      * follows. What the host does around it is the first and the last that the worker runs. */
     void (*live)(void *user, tercio_call *, void (*rest)(tercio_call *));
+    /* Threads only, after enter: what the worker ran has ended its thread, by pthread_exit say, and this is what the
+     * thread runs last. In place of close_context and leave, which are called where this is NULL. */
+    void (*lost)(void *user, tercio_call *);
 } tercio_host;
 
 /* Opens a run. `context` is sent to each worker once, when it meets the run's first message; same layout as a

@@ -7,6 +7,7 @@
 #ifndef TERCIO_PLAT_H
 #define TERCIO_PLAT_H
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -116,6 +117,10 @@ int tercio__die_with_parent(int parent, bool lasting, int line);
  * Both close-on-exec. */
 int tercio__lifeline(int ends[2]);
 bool tercio__is_main_thread(void);
+/* A thread with so many bytes of stack, or the system's default if that is more. Returns: 0; TERCIO_ESYSTEM. */
+int tercio__thread_start(pthread_t *, size_t stack, void *(*run)(void *), void *data);
+/* Bytes that this process's main thread may use for its stack, as far as a thread can have as many. */
+size_t tercio__main_stack(void);
 /* True when the process that is our parent now isn't `parent` any more. */
 bool tercio__parent_gone(int parent);
 

@@ -7,6 +7,7 @@
  *                for each thread
  *     life       a thread's channel: one reference for the thread, one for the pool as long as it looks at it
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@ typedef struct {
     _Atomic uint32_t refs;
     tercio__worker_start start;
     commons *commons;
+    _Atomic bool is_lost; /* its task has ended the thread */
 } life;
 
 static void drop_commons(commons *c)
@@ -49,12 +51,28 @@ static void drop_life(life *l)
     free(l);
 }
 
+/* A task has ended its thread, by pthread_exit say: the supervisor finds it, and starts another one. */
+static void is_lost(void *data)
+{
+    life *mine = data;
+    commons *c = mine->commons;
+    atomic_store(&mine->is_lost, true);
+    tercio__bell_ring(c->keeper_bell);
+    drop_life(mine);
+    drop_commons(c);
+}
+
 static void *live(void *data)
 {
     life *mine = data;
     commons *c = mine->commons;
+    int before;
+    /* The engine's own code is no place to be cancelled at; tasks are (table.c). */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     tercio__signals_block(c->page->blocked); /* the supervisor, which starts replacements, blocks all */
+    pthread_cleanup_push(is_lost, mine);
     tercio__worker_live(&mine->start);
+    pthread_cleanup_pop(0);
     drop_life(mine);
     drop_commons(c);
     return NULL;
@@ -109,10 +127,13 @@ static int start(tercio__worker *worker, tercio__started *made)
         .keeper_bell = pool->keeper_bell,
     };
     atomic_init(&new->refs, 2);
+    atomic_init(&new->is_lost, false);
     atomic_fetch_add(&c->refs, 1);
-    if (pthread_create(&made->thread, NULL, live, new)) {
+    if (tercio__thread_start(&made->thread, pool->options.stack_size, live, new)) {
+        int saved_errno = errno;
         free(new);
         drop_commons(c);
+        errno = saved_errno;
         return TERCIO_ESYSTEM;
     }
     made->thread_runs = true;
@@ -122,12 +143,14 @@ static int start(tercio__worker *worker, tercio__started *made)
 
 static int collect(tercio__worker *worker, tercio__exit *how)
 {
-    if (!worker->goodbye)
+    const life *mine = worker->starter_data;
+    worker->is_lost = !worker->goodbye && mine && atomic_load(&mine->is_lost);
+    if (!worker->goodbye && !worker->is_lost)
         return TERCIO_EAGAIN;
     if (worker->thread_runs)
         pthread_join(worker->thread, NULL); /* it has said its last word: a few instructions are left */
     worker->thread_runs = false;
-    *how = (tercio__exit){0};
+    *how = (tercio__exit){.code = worker->is_lost ? -1 : 0};
     return 0;
 }
 

@@ -598,3 +598,23 @@ void worker_leave(void *user, tercio_call *call)
     worker_delete(w);
     attach_end(PyThreadState_Get());
 }
+
+/* A task has ended its thread. What it ran still stands on the thread's state, which is left as it is: to run on with it
+ * isn't safe. Another one is for the little that is to be done. */
+void worker_lost(void *user, tercio_call *call)
+{
+    const host_env *env = user;
+    worker *w = worker_of(call);
+    if (w == NULL)
+        return;
+    *tercio_call_user(call) = NULL;
+    PyThreadState *ts = PyGILState_GetThisThreadState();
+    if (ts != NULL && ts == _PyThreadState_UncheckedGet()) /* it ended with the GIL */
+        (void)PyEval_SaveThread();
+    ts = attach_new(env->interp);
+    if (ts == NULL)
+        return;
+    forget_thread(w);
+    worker_delete(w);
+    attach_end(ts);
+}

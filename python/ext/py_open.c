@@ -121,7 +121,8 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
         .exit_timeout = self->exit_timeout,
         .observe = self->observe,
         .max_pending = self->max_pending,
-        .threads_at_fork = true, /* the face warns; Python programs can't know all their threads */
+        .threads_at_fork = true,                /* the face warns; Python programs can't know all their threads */
+        .stack_size = PyThread_get_stacksize(), /* what threading.stack_size() has set */
         .host = &core_host,
         .host_user = &self->env,
     };

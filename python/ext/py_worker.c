@@ -517,6 +517,7 @@ const tercio_host core_host = {
     .exit = host_exit,
     .leave = worker_leave,
     .live = worker_live,
+    .lost = worker_lost,
     .pause = host_pause,
     .resume = host_resume,
     .signals = worker_signals,

@@ -47,6 +47,7 @@ void worker_after_fork(void *user, bool in_child);
 int worker_enter(void *user, tercio_call *, tercio_bytes prepare);
 void worker_live(void *user, tercio_call *, void (*rest)(tercio_call *));
 void worker_leave(void *user, tercio_call *);
+void worker_lost(void *user, tercio_call *);
 void worker_signals(void *user, tercio_call *);
 
 /* Has what is raised where nothing can raise come again, if it is an interruption. Returns: 0, or -1 with an exception. */

@@ -377,6 +377,8 @@ def died(
     if peak_rss:
         text += f", peak memory {peak_rss / 2**20:.0f} MiB"
     text += ")"
+    if not pid:
+        text = f"The thread of Worker-{worker_id} was ended (by pthread_exit, or cancelled)"
     if func is not None:
         text += f" while it ran {name_of(func)}"
     lines = describe_arguments(args, kwargs)

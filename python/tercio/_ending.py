@@ -31,7 +31,9 @@ _parent = _Parent()
 
 
 def prepare_fork() -> None:
-    """Note what a forked worker has to tell from its own."""
+    """Note what a forked worker has to tell from its own, and import here what it would have to."""
+    import atexit  # noqa: F401
+
     _parent.coverage = _running_coverage()
 
 

@@ -450,6 +450,16 @@ static void name_thread(worker *w)
     PyErr_Clear();
 }
 
+/* Has the tools watch this thread that watch each thread of threading's. A courtesy as well. */
+static void trace_thread(worker *w)
+{
+    PyObject *function = core_function(w->st, FN_WORKER_TRACE);
+    PyObject *done = function == NULL ? NULL : PyObject_CallNoArgs(function);
+    if (done == NULL)
+        error_unraisable(function);
+    Py_XDECREF(done);
+}
+
 /* Takes this thread out of threading's books: nobody else does it for a thread that it didn't start. */
 static void forget_thread(worker *w)
 {
@@ -470,6 +480,7 @@ static int enter_thread(worker *w, host_env *env)
     w->next = w->st->thread_workers;
     w->st->thread_workers = w;
     name_thread(w);
+    trace_thread(w);
     if (env->pool->shared != NULL && env->pool->shared != Py_None) {
         Py_INCREF(env->pool->shared);
         w->shared = env->pool->shared;

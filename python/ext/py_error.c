@@ -21,6 +21,7 @@ static const struct {
     [FN_DUMP_CALL] = {"tercio._serialize", "dump_call"},
     [FN_LOAD_CALL] = {"tercio._names", "load_call"},
     [FN_WORKER_ENTER] = {"tercio._worker", "enter"},
+    [FN_WORKER_TRACE] = {"tercio._ending", "trace_thread"},
     [FN_WORKER_LIVE] = {"tercio._ending", "live"},
     [FN_WORKER_LEAVE] = {"tercio._ending", "leave"},
     [FN_LET_GO_OF_IMPORTS] = {"tercio._worker", "let_go_of_imports"},

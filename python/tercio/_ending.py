@@ -100,6 +100,17 @@ def begin_fork() -> None:
 _ASKS_FOR_COVERAGE = {"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"}
 
 
+def trace_thread() -> None:
+    """Set in this thread what ``threading.settrace`` and ``threading.setprofile`` want in each, as threading does."""
+    threading: Any = sys.modules.get("threading")
+    trace = getattr(threading, "_trace_hook", None)
+    profile = getattr(threading, "_profile_hook", None)
+    if trace is not None:
+        sys.settrace(trace)
+    if profile is not None:
+        sys.setprofile(profile)
+
+
 def take_additions(pickled: bytes | None) -> None:
     """Apply in a fresh worker what patches of multiprocessing had added."""
     if pickled is not None:

@@ -164,7 +164,7 @@ LINES = [
     ("10 fork and threads", "fork", "warns once, naming forkserver"),
     # 11. Second round
     ("11 exit functions", "process", "a worker's own atexit functions, finalizers and threads end with it, bounded"),
-    ("11 tools", "process", "coverage.py counts the lines that workers run"),
+    ("11 tools", "all", "coverage.py counts the lines that workers run; crashes go where faulthandler was asked, too"),
 ]
 NAMES = {name: where for name, where, _ in LINES}
 

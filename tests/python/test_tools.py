@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import tasks
+from tercio import WorkerPool
 
 HERE = Path(__file__).parent
 
@@ -57,8 +60,8 @@ WAYS = {
     "fork": ("patch = subprocess,fork,_exit\n", {}),
     "fork alone": ("patch = fork\n", {}),
     "_exit alone": ("patch = _exit\n", {}),
-    "sys.monitoring": ("concurrency = multiprocessing\n", {"COVERAGE_CORE": "sysmon"}),
-    "sys.settrace": ("concurrency = multiprocessing\n", {"COVERAGE_CORE": "pytrace"}),
+    "sys.monitoring": ("concurrency = multiprocessing,thread\n", {"COVERAGE_CORE": "sysmon"}),
+    "sys.settrace": ("concurrency = multiprocessing,thread\n", {"COVERAGE_CORE": "pytrace"}),
 }
 MEASURES_FRESH = ("concurrency", "subprocess", "fork", "sys.monitoring", "sys.settrace")
 
@@ -87,14 +90,14 @@ def has_patches():
 
 @pytest.mark.contract("11 tools")
 @pytest.mark.parametrize("way", WAYS)
-def test_coverage_counts_what_workers_run(process_method, way, tmp_path):
+def test_coverage_counts_what_workers_run(start_method, way, tmp_path):
     pytest.importorskip("coverage")
     if WAYS[way][0].startswith("patch") and not has_patches():
         pytest.skip("this coverage.py has no such patches")
     if way == "sys.monitoring" and sys.version_info < (3, 12):
         pytest.skip("this Python has no sys.monitoring")
-    counted = lines_run(tmp_path, process_method, "join", way) & BY_WORKERS
-    assert counted == (BY_WORKERS if process_method == "fork" or way in MEASURES_FRESH else set())
+    counted = lines_run(tmp_path, start_method, "join", way) & BY_WORKERS
+    assert counted == (BY_WORKERS if start_method in ("fork", "threading") or way in MEASURES_FRESH else set())
 
 
 @pytest.mark.contract("11 tools")
@@ -168,6 +171,33 @@ def test_a_worker_goes_through_what_is_patched_into_multiprocessing(process_meth
     assert ("the patch fails" in done.stderr) == (how == "raises")
     assert done.stdout.split()[1:] == ["True"], done.stderr
     assert done.returncode == 0
+
+
+# ---- Hooks of threading -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.contract("11 tools")
+@pytest.mark.parametrize("hook", ["trace", "profile"])
+@pytest.mark.parametrize("method", ["threading"])
+def test_a_worker_thread_has_the_hooks_of_threading(method, hook):
+    seen = set()
+
+    def watch(frame, event, argument):
+        if event == "call" and frame.f_code.co_name == "double":
+            seen.add(threading.current_thread().name)
+        return watch
+
+    def set_hook(function):
+        getattr(threading, f"set{hook}")(function)
+
+    before = getattr(threading, f"_{hook}_hook")
+    set_hook(watch)
+    try:
+        with WorkerPool(2, start_method=method) as pool:
+            assert pool.map(tasks.double, range(4), chunk_size=1) == [0, 2, 4, 6]
+    finally:
+        set_hook(before)
+    assert seen == {"Worker-0", "Worker-1"}
 
 
 # ---- faulthandler -----------------------------------------------------------------------------------------------

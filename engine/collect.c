@@ -10,6 +10,13 @@
 
 enum { DEPTH_AT_FIRST = 2 };
 static const double ahead_ns = 1e6; /* work queued before each worker: enough to cover a wake, little to take back */
+/* Of messages that take so long none is queued before a worker, since the next one that is free shall have it: beside them
+ * a wake is little. Unless they are so large that to hand one in takes long, too. */
+static const double long_ns = 4e6;
+static const uint64_t large = 256 << 10;
+/* Where none is queued before a worker, the next ones may wait on pending: if the caller does other things between its
+ * calls, or hands in large ones. The keeper wakes for each, so they have to be worth that. */
+static const double worth_queuing_ns = 2e6;
 
 bool tercio__has_news(const tercio_pool *pool)
 {
@@ -21,8 +28,9 @@ bool tercio__has_news(const tercio_pool *pool)
 
 /* ---- Depth by measured time -------------------------------------------------------------------------------------- */
 
-static void measure(tercio__worker *worker, tercio_run *run, uint32_t n_items)
+static void measure(tercio__worker *worker, const tercio__chunk *chunk)
 {
+    tercio_run *run = chunk->run;
     tercio__channel *words = worker->sender.map.words;
     uint64_t done = atomic_load_explicit(&words->n_done, memory_order_relaxed);
     uint64_t work = atomic_load_explicit(&words->ns_work, memory_order_relaxed);
@@ -32,7 +40,15 @@ static void measure(tercio__worker *worker, tercio_run *run, uint32_t n_items)
     worker->seen_done = done;
     worker->seen_work = work;
     run->item_ns = run->item_ns > 0 ? run->item_ns * 0.75 + mean * 0.25 : mean;
-    double message_ns = run->item_ns * n_items + 1;
+    double message_ns = run->item_ns * chunk->n_items + 1;
+    if (tercio__is_ordered(run) && !run->options.in_turn) {
+        bool is_large = chunk->lent >= large, alone = run->is_strict || (message_ns >= long_ns && !is_large);
+        run->queues = alone && message_ns >= worth_queuing_ns && (is_large || !run->options.low_water);
+        if (alone) {
+            run->depth = 1;
+            return;
+        }
+    }
     double depth = ahead_ns / message_ns;
     /* Grow step by step: the first measures are of cold caches. */
     uint32_t most = run->depth * 4 < TERCIO__SLOTS - 1 ? run->depth * 4 : TERCIO__SLOTS - 1;
@@ -298,9 +314,11 @@ static void reclaim(tercio__worker *worker, uint64_t passed)
         tercio__chunk *chunk = &worker->inflight[sequence % TERCIO__SLOTS];
         if (!chunk->over) {
             tercio_run *run = chunk->run;
+            if (run && chunk->turn >= run->passed[worker->index])
+                run->passed[worker->index] = chunk->turn + 1;
             if (run && chunk->done == chunk->n_items) {
                 if (passed - sequence == 1)
-                    measure(worker, run, chunk->n_items);
+                    measure(worker, chunk);
                 tercio__chunk_over(worker->pool, chunk,
                                    (const tercio_block *)(const void *)tercio__sender_bytes(sender, sequence),
                                    worker->index + 1);
@@ -365,10 +383,10 @@ void tercio__gather(tercio_pool *pool)
 {
     for (unsigned i = 0; i < pool->n_workers; i++)
         tercio__pump_worker(&pool->workers[i]);
+    pool->look_at_long = 0;
     if (pool->pending)
         tercio__dispatch_pending(pool);
-    else
-        tercio__balance(pool, true);
+    tercio__balance(pool, true);
     if (pool->n_dead_ranges)
         tercio__discard_dead(pool);
 }

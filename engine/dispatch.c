@@ -1,40 +1,51 @@
 /* SPDX-License-Identifier: MIT
  *
  * Which worker gets which message. Each worker gets its first before any gets a second, and so on up to the run's
- * depth; what was queued too far ahead can be taken back, so depth costs no balance.
+ * depth. What was queued ahead of a worker that is slow can be taken back; order.c says when, and for whom.
  */
 #include <stdlib.h>
 
 #include "fault.h"
 #include "internal.h"
 
-static inline uint64_t load_of(const tercio__worker *worker)
-{
-    return worker->sender.tail - worker->sender.reclaimed;
-}
+/* A message that a worker is looked for. */
+typedef struct {
+    uint64_t turn, bytes;
+    bool anywhere; /* whatever the order of the run */
+} offer;
 
 /* It has nothing to do, or has given its last answer and is about to see so. */
 static inline bool is_free(const tercio__worker *worker)
 {
     const tercio__chunk *chunk = &worker->inflight[worker->sender.reclaimed % TERCIO__SLOTS];
-    return load_of(worker) == 0 || (load_of(worker) == 1 && !chunk->over && chunk->done == chunk->n_items);
+    return tercio__load_of(worker) == 0 ||
+           (tercio__load_of(worker) == 1 && !chunk->over && chunk->done == chunk->n_items);
 }
 
-static inline bool accepts(const tercio__worker *worker)
+/* Nothing of a run with an order is queued before a worker has done one message of it: what one that is new, or slow from
+ * the beginning, would be handed ahead is what the others pass. */
+static inline uint64_t depth_at(const tercio__worker *worker, const tercio_run *run)
 {
-    return worker->state == TERCIO_STATE_START && !worker->goodbye;
+    return run->passed[worker->index] || !tercio__is_ordered(run) || run->options.in_turn ? run->depth : 1;
 }
 
-static inline bool can_take(const tercio__worker *worker, const tercio_run *run, uint64_t bytes)
+static inline bool has_place(const tercio__worker *worker, const tercio_run *run, uint64_t load)
 {
-    return accepts(worker) && load_of(worker) < run->depth && tercio__sender_has_room(&worker->sender, bytes);
+    return load < depth_at(worker, run) || is_free(worker);
+}
+
+static inline bool can_take(const tercio__worker *worker, const tercio_run *run, const offer *given)
+{
+    return tercio__accepts(worker) && has_place(worker, run, tercio__load_of(worker)) &&
+           tercio__sender_has_room(&worker->sender, given->bytes) &&
+           (given->anywhere || run->n_pending == 0 || tercio__may_have(worker, run, given->turn));
 }
 
 /* ---- Choosing --------------------------------------------------------------------------------------------------- */
 
 bool tercio__has_done_all(const tercio__worker *worker)
 {
-    return accepts(worker) && tercio__sender_passed(&worker->sender) == worker->sender.tail;
+    return tercio__accepts(worker) && tercio__sender_passed(&worker->sender) == worker->sender.tail;
 }
 
 /* One message follows another, each is quick, and there are more workers than CPUs. */
@@ -44,27 +55,27 @@ static bool is_flood(tercio_run *run, uint32_t n_items)
 }
 
 /* Of those that sleep: never the same one twice in a row, unless it has nothing else. */
-static bool may_be_next(const tercio__worker *worker, const tercio_run *run, uint64_t bytes)
+static bool may_be_next(const tercio__worker *worker, const tercio_run *run, const offer *given)
 {
-    return !worker->is_kept && can_take(worker, run, bytes) &&
+    return !worker->is_kept && can_take(worker, run, given) &&
            (worker != worker->pool->last_in_turn || tercio__has_done_all(worker));
 }
 
 /* In a flood, whoever has none gets the next one; then a worker that is kept awake (wakes.c) and has done all that it
  * had; then those that sleep, in turn. So neighbours, which may wait for each other, are never behind one another in one
  * ring. */
-static tercio__worker *pick_in_turn(tercio_run *run, uint64_t bytes)
+static tercio__worker *pick_in_turn(tercio_run *run, const offer *given)
 {
     tercio_pool *pool = run->pool;
     unsigned n = pool->n_workers;
     for (int empty = !pool->is_spread; empty >= 0; empty--) {
         tercio__worker *kept = empty ? NULL : tercio__take_kept(pool);
         if (kept) /* where it is full as far as we know, a look at what it has said makes room */
-            return can_take(kept, run, bytes) ? kept : NULL;
+            return can_take(kept, run, given) ? kept : NULL;
         for (unsigned i = 0; i < n; i++) {
             tercio__worker *worker = &pool->workers[pool->turn];
             pool->turn = pool->turn + 1 < n ? pool->turn + 1 : 0;
-            if (!may_be_next(worker, run, bytes) || (empty && load_of(worker) > 0))
+            if (!may_be_next(worker, run, given) || (empty && tercio__load_of(worker) > 0))
                 continue;
             pool->last_in_turn = worker;
             return worker;
@@ -74,29 +85,30 @@ static tercio__worker *pick_in_turn(tercio_run *run, uint64_t bytes)
     return NULL;
 }
 
-static bool has_room_in_turn(const tercio_run *run, uint64_t bytes)
+static bool has_room_in_turn(const tercio_run *run, const offer *given)
 {
     const tercio_pool *pool = run->pool;
     const tercio__worker *kept = pool->is_spread ? tercio__next_kept(pool) : NULL;
     if (kept)
-        return can_take(kept, run, bytes);
+        return can_take(kept, run, given);
     for (unsigned i = 0; i < pool->n_workers; i++)
-        if (may_be_next(&pool->workers[i], run, bytes))
+        if (may_be_next(&pool->workers[i], run, given))
             return true;
-    return false;
+    kept = pool->is_spread ? NULL : tercio__next_kept(pool); /* where nobody else has room */
+    return kept && can_take(kept, run, given);
 }
 
-static tercio__worker *pick_least(tercio_run *run, uint64_t bytes)
+static tercio__worker *pick_least(tercio_run *run, const offer *given)
 {
     tercio_pool *pool = run->pool;
     tercio__worker *best = NULL;
-    uint64_t least = run->depth;
+    uint64_t least = UINT64_MAX;
     unsigned n = pool->n_workers;
     for (unsigned i = 0; i < n; i++) {
         unsigned at = pool->turn + i < n ? pool->turn + i : pool->turn + i - n;
         tercio__worker *worker = &pool->workers[at];
-        uint64_t load = load_of(worker);
-        if (load >= least || !accepts(worker) || !tercio__sender_has_room(&worker->sender, bytes))
+        uint64_t load = tercio__load_of(worker);
+        if (load >= least || !can_take(worker, run, given))
             continue;
         best = worker;
         least = load;
@@ -110,21 +122,34 @@ static tercio__worker *pick_least(tercio_run *run, uint64_t bytes)
     return best;
 }
 
-static tercio__worker *pick(tercio_run *run, uint64_t turn, uint64_t bytes, bool flood)
+static tercio__worker *pick(tercio_run *run, const offer *given, bool flood)
 {
     tercio_pool *pool = run->pool;
     if (run->options.in_turn) {
-        tercio__worker *worker = &pool->workers[turn % pool->n_workers];
-        return can_take(worker, run, bytes) ? worker : NULL;
+        tercio__worker *worker = &pool->workers[given->turn % pool->n_workers];
+        return can_take(worker, run, given) ? worker : NULL;
     }
     if (flood)
-        return pick_in_turn(run, bytes);
+        return pick_in_turn(run, given);
     if (run->options.notify || run->face) { /* the worker that was busy last may still be looking: no wake */
         tercio__worker *worker = &pool->workers[pool->last_active];
-        if (accepts(worker) && is_free(worker) && tercio__sender_has_room(&worker->sender, bytes))
+        if (is_free(worker) && can_take(worker, run, given))
             return worker;
     }
-    return pick_least(run, bytes);
+    return pick_least(run, given);
+}
+
+/* As many items are under way, or bytes of large parts, as there may be. */
+static bool is_at_limit(const tercio_run *run, uint64_t n_items)
+{
+    const tercio_pool *pool = run->pool;
+    return (run->options.max_active && run->n_active && run->n_active + n_items > run->options.max_active) ||
+           (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks);
+}
+
+bool tercio__may_queue(const tercio_run *run, uint32_t n_items)
+{
+    return run->queues && run->n_pending < run->pool->n_workers && !is_at_limit(run, n_items);
 }
 
 bool tercio__has_room(tercio_run *run)
@@ -133,18 +158,18 @@ bool tercio__has_room(tercio_run *run)
     if (run->stopped || !tercio__takes_work(pool))
         return true; /* push will say so */
     /* What was refused last is what will be offered next; any other message is taken to be small. */
-    uint64_t bytes = run->refused_bytes ? run->refused_bytes : 64, items = run->refused_items ? run->refused_items : 1;
-    if (run->options.max_active && run->n_active && run->n_active + items > run->options.max_active)
+    uint32_t items = run->refused_items ? run->refused_items : 1;
+    offer given = {.turn = run->n_messages, .bytes = run->refused_bytes ? run->refused_bytes : 64};
+    if (is_at_limit(run, items))
         return false;
-    if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
-        return false;
-    if (run->options.in_turn) {
-        return can_take(&pool->workers[run->n_messages % pool->n_workers], run, bytes);
-    }
-    if (is_flood(run, (uint32_t)items))
-        return has_room_in_turn(run, bytes);
+    if (tercio__may_queue(run, items))
+        return true;
+    if (run->options.in_turn)
+        return can_take(&pool->workers[run->n_messages % pool->n_workers], run, &given);
+    if (is_flood(run, items))
+        return has_room_in_turn(run, &given);
     for (unsigned i = 0; i < pool->n_workers; i++)
-        if (can_take(&pool->workers[i], run, bytes))
+        if (can_take(&pool->workers[i], run, &given))
             return true;
     return false;
 }
@@ -163,7 +188,7 @@ static void send(tercio__worker *worker, const tercio__chunk *like, const tercio
     uint64_t end, sequence = worker->sender.tail;
     tercio__chunk *chunk = &worker->inflight[sequence % TERCIO__SLOTS];
     *chunk = *like;
-    chunk->over = false;
+    chunk->over = chunk->anywhere = false;
     chunk->copy = NULL;
     chunk->next = NULL;
     keep_mark(chunk);
@@ -271,12 +296,11 @@ int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__wor
         return TERCIO_ETOOBIG; /* tens of thousands of large parts in one message */
     run->refused_bytes = bytes;
     run->refused_items = message->n_items;
-    if (run->options.max_active && run->n_active && run->n_active + message->n_items > run->options.max_active)
-        return 0;
-    if (pool->lent_bytes > pool->page->arena_bytes && run->n_chunks)
+    if (is_at_limit(run, message->n_items))
         return 0;
     run->more = message->size > offsetof(tercio_message, more) && message->more;
-    tercio__worker *worker = pick(run, run->n_messages, bytes, is_flood(run, message->n_items));
+    offer given = {.turn = run->n_messages, .bytes = bytes};
+    tercio__worker *worker = pick(run, &given, is_flood(run, message->n_items));
     if (worker == NULL)
         return 0;
 
@@ -350,16 +374,20 @@ int tercio__defer(tercio_run *run, const tercio_message *message)
     }
     if (chunk->head_size)
         memcpy(chunk->copy + chunk->n_blocks * sizeof(tercio_block), message->parts[0].data, chunk->head_size);
+    run->refused_bytes = 0;
+    run->refused_items = 0;
     count_in(chunk);
     pool->pending_bytes += copy_bytes(chunk);
+    run->n_pending += tercio__is_ordered(run);
     *pool->pending_end = chunk;
     pool->pending_end = &chunk->next;
     return 0;
 }
 
-static void unlink_pending(tercio_pool *pool, tercio__chunk **at)
+static void unlink_pending(tercio_pool *pool, tercio__chunk **at, tercio_run *run)
 {
     tercio__chunk *chunk = *at;
+    run->n_pending -= tercio__is_ordered(run);
     *at = chunk->next;
     pool->pending_bytes -= copy_bytes(chunk);
     if (pool->pending_end == &chunk->next)
@@ -368,22 +396,49 @@ static void unlink_pending(tercio_pool *pool, tercio__chunk **at)
     free(chunk);
 }
 
+static bool has_place_anywhere(const tercio_run *run)
+{
+    for (unsigned i = 0; i < run->pool->n_workers; i++) {
+        const tercio__worker *worker = &run->pool->workers[i];
+        if (tercio__accepts(worker) && has_place(worker, run, tercio__load_of(worker)))
+            return true;
+    }
+    return false;
+}
+
 void tercio__dispatch_pending(tercio_pool *pool)
 {
     tercio__chunk **at = &pool->pending;
+    const tercio_run *full = NULL; /* no worker has a place for it */
     while (*at) {
         tercio__chunk *chunk = *at;
         tercio__letter letter;
+        if (chunk->run == full) {
+            at = &chunk->next;
+            continue;
+        }
         describe(chunk, &letter);
         letter.blocks = (const tercio_block *)(const void *)chunk->copy;
         letter.head = (tercio_bytes){chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size};
-        tercio__worker *worker = pick(chunk->run, chunk->turn, tercio__letter_bytes(&letter), false);
-        if (worker == NULL)
+        tercio_run *run = chunk->run;
+        offer given = {chunk->turn, tercio__letter_bytes(&letter), chunk->anywhere};
+        tercio__worker *worker = pick(run, &given, false);
+        if (worker == NULL && !tercio__is_ordered(run))
             return; /* in order: what is behind it waits as well */
+        if (worker == NULL && !has_place_anywhere(run)) {
+            full = run;
+        } else if (worker == NULL && !given.anywhere && !tercio__is_worth_waiting(pool, chunk)) {
+            given.anywhere = true;
+            worker = pick(run, &given, false);
+        }
+        if (worker == NULL) { /* it waits for a certain worker, and the others are there for what is behind it */
+            at = &chunk->next;
+            continue;
+        }
         send(worker, chunk, &letter);
-        if (chunk->run->timeout_ns)
+        if (run->timeout_ns)
             tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
-        unlink_pending(pool, at);
+        unlink_pending(pool, at, run);
         tercio__wake(worker);
     }
 }
@@ -426,11 +481,8 @@ int tercio__requeue(tercio__worker *worker, uint64_t sequence, bool seen)
             tercio__arena_unhold(pool->arena, &((const tercio_block *)(const void *)bytes)[i], worker->index + 1);
     }
     keep_mark(chunk);
-    chunk->next = pool->pending;
     pool->pending_bytes += copy_bytes(chunk);
-    if (pool->pending == NULL)
-        pool->pending_end = &chunk->next;
-    pool->pending = chunk;
+    tercio__insert_pending(pool, chunk);
     /* The ring's bytes stay spent until the worker passes them, but nothing is owed for them any more. */
     from->over = true;
     from->run = NULL;
@@ -500,22 +552,24 @@ void tercio__drop_pending(tercio_pool *pool, tercio_run *run)
             at = &chunk->next;
             continue;
         }
+        tercio_run *of = chunk->run;
         tercio__garbage(pool, chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, chunk->n_items,
                         chunk->done, false);
         tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)chunk->copy, TERCIO__BLOCKS_FREE);
-        unlink_pending(pool, at);
+        unlink_pending(pool, at, of);
     }
 }
 
 void tercio__cancel_pending(tercio_pool *pool, tercio__chunk *chunk)
 {
     tercio__chunk **at = &pool->pending;
+    tercio_run *run = chunk->run;
     while (*at != chunk)
         at = &(*at)->next;
     tercio__garbage(pool, chunk->copy + chunk->n_blocks * sizeof(tercio_block), chunk->head_size, 1, 0, false);
     tercio__answer(chunk, (tercio__entry){.status = TERCIO_ECANCELED}, tercio_error_text(TERCIO_ECANCELED));
     tercio__chunk_over(pool, chunk, (const tercio_block *)(const void *)chunk->copy, TERCIO__BLOCKS_FREE);
-    unlink_pending(pool, at);
+    unlink_pending(pool, at, run);
 }
 
 void tercio__take_back(tercio_pool *pool, tercio_run *run)
@@ -537,73 +591,5 @@ void tercio__take_back(tercio_pool *pool, tercio_run *run)
         }
         if (revoked)
             tercio__wake(worker); /* so that it passes them, and their room comes back */
-    }
-}
-
-/* What the worker runs, or will run next, and how many messages that is with those behind it. */
-static uint64_t count_live(const tercio__worker *worker, uint64_t *front)
-{
-    uint64_t n = 0;
-    for (uint64_t s = worker->sender.tail, passed = tercio__sender_passed(&worker->sender); s-- > passed;)
-        if (!worker->inflight[s % TERCIO__SLOTS].over) {
-            *front = s;
-            n++;
-        }
-    return n;
-}
-
-/* Where input is about to come, that will reach an idle worker sooner than what was queued for another. */
-static bool may_move(const tercio_run *run, bool more_comes)
-{
-    return !run->options.in_turn && (run->ended || run->options.notify || !more_comes);
-}
-
-static bool may_move_any(const tercio_pool *pool, bool more_comes)
-{
-    for (const tercio_run *run = pool->runs; run; run = run->next)
-        if (run->n_chunks && may_move(run, more_comes))
-            return true;
-    return false;
-}
-
-/* Never the message in front: a worker that is still starting, or just wakes, is to get its first one (tasks may wait
- * for each other). One that was revoked counts no more, or the next look would take the one before it, too. */
-void tercio__balance(tercio_pool *pool, bool more_comes)
-{
-    if (pool->pending || !may_move_any(pool, more_comes))
-        return;
-    for (unsigned i = 0; i < pool->n_workers; i++) {
-        tercio__worker *idle = &pool->workers[i], *loaded = NULL;
-        if (!accepts(idle) || !idle->alive || load_of(idle) > 0)
-            continue;
-        uint64_t most = 1, front = 0;
-        for (unsigned j = 0; j < pool->n_workers; j++) {
-            tercio__worker *worker = &pool->workers[j];
-            uint64_t first = 0, load = accepts(worker) && load_of(worker) > most ? count_live(worker, &first) : 0;
-            if (load > most) {
-                most = load;
-                front = first;
-                loaded = worker;
-            }
-        }
-        if (loaded == NULL)
-            return;
-        bool moved = false;
-        for (uint64_t left = most / 2, s = loaded->sender.tail; left > 0 && --s > front;) {
-            tercio__chunk *chunk = &loaded->inflight[s % TERCIO__SLOTS];
-            if (chunk->over || chunk->run == NULL || !may_move(chunk->run, more_comes))
-                continue;
-            if (!tercio__sender_revoke(&loaded->sender, s))
-                break; /* and all before it are taken too */
-            chunk->attempts--;
-            if (tercio__requeue(loaded, s, false))
-                return;
-            left--;
-            moved = true;
-        }
-        if (!moved)
-            continue;
-        tercio__wake(loaded);
-        tercio__dispatch_pending(pool);
     }
 }

@@ -55,6 +55,7 @@ struct tercio__chunk {
     uint32_t attempts; /* times that item number `done` was handed out */
     uint32_t n_blocks;
     bool head_in_block;
+    bool anywhere;       /* any worker may have it, also one that has begun a later message of its run */
     bool over;           /* nothing is owed any more: answered, taken back or dropped */
     bool held;           /* counts in pool->n_held */
     uint32_t abort;      /* TERCIO__ABORT_...: why it is being stopped */
@@ -112,11 +113,12 @@ struct tercio__worker {
     uint64_t offered_sequence;    /* ... and which */
     uint64_t past_tasks, past[5]; /* counters of those that were this worker before */
     tercio__past past_longest[TERCIO__TOP];
-    uint64_t begun;  /* when it was started */
-    bool is_awaited; /* somebody waited for an answer that was read last */
-    bool is_kept;    /* has a place in pool->kept */
-    unsigned n_busy; /* looks at it in a row that found it busy, while it has */
-    bool owed;       /* a wake that was put off */
+    uint64_t begun;                    /* when it was started */
+    bool is_awaited;                   /* somebody waited for an answer that was read last */
+    bool is_kept;                      /* has a place in pool->kept */
+    unsigned n_busy;                   /* looks at it in a row that found it busy, while it has */
+    bool owed;                         /* a wake that was put off */
+    uint64_t stuck_at, stuck_sequence; /* order.c: when its next message was first seen not to have begun; 0: never */
 };
 
 /* Results on their way to the caller: pages of entries. Filled under the lock, then handed over whole. */
@@ -144,7 +146,10 @@ struct tercio_run {
     uint32_t refused_items;
     uint64_t n_active; /* items handed in and not answered */
     uint64_t n_answered;
-    uint64_t n_chunks; /* messages in rings and on pending */
+    uint64_t n_chunks;  /* messages in rings and on pending */
+    unsigned n_pending; /* ... on pending; runs with an order alone */
+    bool is_strict;     /* options.strict_order, and not in_turn */
+    bool queues;        /* messages are so long that those which no worker can take yet wait on pending */
     bool ended, stopped;
     bool more;              /* its last message was pushed with another one to follow at once */
     bool holds;             /* ... and may wait in the pool */
@@ -165,10 +170,11 @@ struct tercio_run {
     int waits_on;                           /* ... on this bell */
     int bell;                               /* of this run alone; -1: none yet */
     uint32_t fork_generation;
-    bool bell_public; /* tercio_run_fd was asked for */
-    bool interrupted; /* whoever waits shall return, once */
-    double item_ns;   /* mean time of an item, smoothed; 0: none yet */
-    uint32_t depth;   /* messages ahead of each worker */
+    bool bell_public;  /* tercio_run_fd was asked for */
+    bool interrupted;  /* whoever waits shall return, once */
+    double item_ns;    /* mean time of an item, smoothed; 0: none yet */
+    uint32_t depth;    /* messages ahead of each worker */
+    uint64_t passed[]; /* by worker: 1 + the highest turn that it is through with; 0: none, as for one that is new */
 };
 
 /* Who is in tercio__pool_wait. */
@@ -208,6 +214,7 @@ struct tercio_pool {
     bool counted_cpus;     /* kept is NULL because each worker has one */
     uint64_t owed_since;   /* when the first wake was put off that is still owed; 0: none is */
     uint64_t look_at_owed; /* for when the keeper's timer is set to look after them; 0: it isn't */
+    uint64_t look_at_long; /* when a message that holds others up will have taken long; 0: none does */
 
     tercio_run *runs;
     tercio__chunk *pending, **pending_end;
@@ -277,6 +284,12 @@ static inline bool tercio__keeps_work(const tercio_pool *pool)
     return pool->ending <= TERCIO__DRAINING && !pool->failure;
 }
 
+/* Of two deadlines; 0 is none. */
+static inline uint64_t tercio__sooner(uint64_t one, uint64_t other)
+{
+    return one == 0 || (other && other < one) ? other : one;
+}
+
 /* ---- dispatch.c: which worker gets which message ---------------------------------------------------------------- */
 
 /* Hands a message to a worker that has room. Returns: 1; 0 no room; negative. Under the lock.
@@ -291,8 +304,6 @@ void tercio__dispatch_pending(tercio_pool *);
 int tercio__requeue(tercio__worker *, uint64_t sequence, bool seen);
 /* Takes from the workers' rings what no one has begun, of one run or of all (NULL), and drops it. */
 void tercio__take_back(tercio_pool *, tercio_run *);
-/* Moves work from a loaded worker's ring to one that has nothing. more_comes: not of runs whose input goes on. */
-void tercio__balance(tercio_pool *, bool more_comes);
 /* The message is over, but for its bytes in the ring: its context, its part of the counters, its large parts.
  * They are freed (no worker has them, or it is dead), or stay lent to worker number `lent_to` - 1 until it returns
  * them. */
@@ -315,6 +326,37 @@ void tercio__unhold(tercio_pool *, tercio__chunk *);
 bool tercio__is_quiet(const tercio_run *);
 /* It takes messages, and has finished all that it got, whether we have taken notice or not. */
 bool tercio__has_done_all(const tercio__worker *);
+
+/* Messages in the worker's ring, those included that it has passed without our notice. */
+static inline uint64_t tercio__load_of(const tercio__worker *worker)
+{
+    return worker->sender.tail - worker->sender.reclaimed;
+}
+static inline bool tercio__accepts(const tercio__worker *worker)
+{
+    return worker->state == TERCIO_STATE_START && !worker->goodbye;
+}
+/* The run's next message may wait on pending, though the host didn't ask for that. */
+bool tercio__may_queue(const tercio_run *, uint32_t n_items);
+
+/* ---- order.c: the order of a run within each worker ---------------------------------------------------------------- */
+
+/* Each worker begins the run's messages in their order, as far as order.c says. */
+static inline bool tercio__is_ordered(const tercio_run *run)
+{
+    return !run->options.notify;
+}
+/* The worker may be handed message `turn` of the run: it goes on in its order, and takes no place that a message on
+ * pending needs. Only asked while the run has any there. */
+bool tercio__may_have(const tercio__worker *, const tercio_run *, uint64_t turn);
+/* A worker that can't have the pending message now will be able to, so the message waits; false: any worker may have it. */
+bool tercio__is_worth_waiting(tercio_pool *, const tercio__chunk *);
+/* The worker is new: what its predecessor has begun counts no more. */
+void tercio__order_anew(const tercio__worker *);
+/* Puts a message on pending: behind those of its run that come before it, else in front. */
+void tercio__insert_pending(tercio_pool *, tercio__chunk *);
+/* Moves work from a loaded worker's ring to one that has nothing. more_comes: not of runs whose input goes on. */
+void tercio__balance(tercio_pool *, bool more_comes);
 
 /* ---- wakes.c ------------------------------------------------------------------------------------------------------ */
 

@@ -37,7 +37,7 @@ int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_con
         return TERCIO_EINVAL;
     if (!tercio__is_ours(pool))
         return TERCIO_EFORKED;
-    tercio_run *run = calloc(1, sizeof *run);
+    tercio_run *run = calloc(1, sizeof *run + pool->n_workers * sizeof *run->passed);
     if (run == NULL)
         return TERCIO_ENOMEM;
     int error = tercio__map_options_read(&run->options, options);
@@ -47,8 +47,10 @@ int tercio_run_open(tercio_pool *pool, const tercio_bytes *context, size_t n_con
     run->fork_generation = pool->fork_generation;
     run->bell = run->waits_on = -1;
     run->timeout_ns = tercio__nanoseconds(run->options.timeout);
+    run->is_strict = run->options.strict_order && !run->options.in_turn && tercio__is_ordered(run);
     tercio__lock(pool);
-    run->depth = tercio__is_quiet(run) && tercio__is_crowded(pool) ? 1 : 2; /* until the first is measured */
+    /* until the first is measured */
+    run->depth = run->is_strict || (tercio__is_quiet(run) && tercio__is_crowded(pool)) ? 1 : 2;
     error = pool->ending != TERCIO__OPEN ? TERCIO_ECLOSED : pool->failure;
     if (!error && n_context)
         error = tercio__context_new(pool, context, n_context, &run->context);
@@ -109,7 +111,8 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
                 result = tercio__dispatch(run, message, &wake);
         }
     }
-    if (result == 0 && wait_in_pool && !full && (result = tercio__defer(run, message)) == 0)
+    bool may_wait = wait_in_pool ? !full : tercio__may_queue(run, message->n_items);
+    if (result == 0 && may_wait && (result = tercio__defer(run, message)) == 0)
         result = 1;
     bool attended = message->size > offsetof(tercio_message, attended) && message->attended;
     bool more = message->size > offsetof(tercio_message, more) && message->more;
@@ -158,6 +161,12 @@ int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *)
             tercio__pump(pool);
             pumped = true;
             result = may_push(run);
+        } else if (result == 0 && tercio__may_queue(run, message.n_items)) {
+            result = tercio__defer(run, &message);
+            if (result == 0) {
+                taken(user);
+                n++;
+            }
         } else {
             break;
         }

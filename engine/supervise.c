@@ -264,17 +264,11 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
     return now + grace_ns(pool);
 }
 
-/* Of two deadlines; 0 is none. */
-static uint64_t sooner(uint64_t one, uint64_t other)
-{
-    return one == 0 || (other && other < one) ? other : one;
-}
-
 static uint64_t check_deadlines(tercio_pool *pool, bool *hidden)
 {
     uint64_t next = 0, now = tercio__now();
     for (unsigned i = 0; i < pool->n_workers; i++) {
-        next = sooner(next, check_worker(&pool->workers[i], now, hidden));
+        next = tercio__sooner(next, check_worker(&pool->workers[i], now, hidden));
     }
     return next;
 }
@@ -311,7 +305,8 @@ static int new_channel(tercio__worker *worker)
         sender->map.words->cpu = pool->options.cpu_ids[worker->index % pool->options.n_cpu_ids];
     sender->map.words->begun = worker->begun = tercio__now();
     worker->goodbye = worker->alive = worker->failed = worker->struck = worker->is_lost = false;
-    worker->offered_at = 0;
+    worker->offered_at = worker->stuck_at = 0;
+    tercio__order_anew(worker);
     worker->seen_done = worker->seen_work = 0;
     return 0;
 }
@@ -442,7 +437,9 @@ static void *keep(void *data)
         tercio__tell_callers(pool);
         bool hidden = false;
         uint64_t deadline = check_deadlines(pool, &hidden);
-        deadline = sooner(sooner(deadline, tercio__linger(pool)), tercio__check_owed(pool));
+        deadline = tercio__sooner(tercio__sooner(deadline, tercio__linger(pool)), tercio__check_owed(pool));
+        if (pool->n_waiting == 0) /* else a caller that sleeps has this deadline */
+            deadline = tercio__sooner(deadline, pool->look_at_long);
         if (pool->needs_start && wanted(pool)) {
             tercio__unlock(pool);
             int error = tercio__start_missing(pool), number = errno;

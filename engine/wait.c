@@ -250,8 +250,10 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
         announce(pool);
         result = 0;
         if (!news_after_announcing(pool)) {
+            /* and not beyond the time when what holds up others will have taken long */
+            uint64_t until = tercio__sooner(deadline, pool->look_at_long);
             tercio__unlock(pool);
-            result = tercio__bells_wait(&run->waits_on, 1, deadline, sigmask);
+            result = tercio__bells_wait(&run->waits_on, 1, until, sigmask);
             tercio__lock(pool);
             if (result == TERCIO_EINTERRUPTED && sigmask == NULL)
                 result = 0; /* a handler of the application's ran: only tercio_interrupt ends such a wait */
@@ -297,12 +299,13 @@ static int sleep_in_pool(tercio_pool *pool, uint64_t deadline, const sigset_t *s
     pool->driver = true;
     announce(pool);
     if (!news_after_announcing(pool)) {
+        uint64_t until = tercio__sooner(deadline, pool->look_at_long);
         tercio__unlock(pool);
-        result = tercio__bells_wait(&self.waits_on, 1, deadline, sigmask);
+        result = tercio__bells_wait(&self.waits_on, 1, until, sigmask);
         if (result == TERCIO_EINTERRUPTED && wants_room && sigmask == NULL)
             result = 1; /* a handler of the application's ran: only tercio_interrupt ends such a wait */
         tercio__lock(pool);
-        result = result == 0 ? TERCIO_EAGAIN : result > 0 ? 0 : result;
+        result = result == 0 && until == deadline ? TERCIO_EAGAIN : result > 0 ? 0 : result;
     }
     for (at = &pool->pool_waiters; *at != &self; at = &(*at)->next)
         ;

@@ -166,6 +166,11 @@ typedef struct {
     bool low_water; /* the caller wants everything: wake it when a queue has half drained, or half of a worker's ring is
                        unread, not at each result. Decided for a message when it is handed out */
     bool rows;      /* results may be of several items: see tercio_result.n_items */
+    /* for all callers again */
+    bool strict_order; /* no worker ever goes back in the run: nothing is handed out ahead of what a worker runs, and a
+                          message that is tried again goes to a worker that has begun no later one. For tasks whose
+                          result depends on the state of their worker. Without it a worker goes back where the
+                          alternative is to wait for a task that takes long. With in_turn it changes nothing */
 } tercio_map_options;
 
 typedef struct {

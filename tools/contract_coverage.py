@@ -22,6 +22,7 @@ TITLES = {
     "8": "Utilities",
     "9": "Dashboard",
     "10": "Small print",
+    "11": "Second round",
 }
 
 

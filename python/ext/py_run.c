@@ -82,6 +82,7 @@ static int open_run(RunObject *r)
         .in_turn = r->in_turn,
         .low_water = !r->lazy,
         .rows = true,
+        .strict_order = r->call->use_state,
     };
     if (encoder_init(&r->encoder, r->pool->env.st, r->call->serializer) < 0 ||
         call_open_run(r->call, r->pool, &options, &r->run) < 0)

@@ -54,12 +54,14 @@ static void a_look_that_stops_the_run(void **state)
 {
     for (int wait_in_pool = 0; wait_in_pool < 2; wait_in_pool++) {
         tercio_pool *pool = open_one(state);
-        tercio_map_options options = {.size = sizeof options, .stop_on_error = true, .unordered = true};
+        /* in turn: a worker gets two before it has done one */
+        tercio_map_options options = {
+            .size = sizeof options, .stop_on_error = true, .unordered = true, .in_turn = true};
         tercio_result result = {.size = sizeof result};
         tercio_run *run;
         assert_int_equal(tercio_run_open(pool, NULL, 0, &options, &run), 0);
         assert_int_equal(push(run, BAD, 0, 1, false), 1);
-        assert_int_equal(push(run, GOOD, 1, 1, false), 1); /* as many as a worker gets before it was measured */
+        assert_int_equal(push(run, GOOD, 1, 1, false), 1);
         wait_for_answers(2);
         assert_int_equal(push(run, GOOD, 2, 1, wait_in_pool), TERCIO_ECANCELED);
         assert_int_equal(tercio_next(run, BOUND_SECONDS / 2, &result), 1);
@@ -83,7 +85,8 @@ static void room_for_more_than_an_int(void **state)
     static const int rooms[] = {INT32_MAX, 4, INT32_MAX, INT32_MAX, INT32_MAX};
     tercio_pool *pool = open_one(state);
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
-        tercio_map_options options = {.size = sizeof options, .max_active = bounds[i], .unordered = true};
+        tercio_map_options options = {
+            .size = sizeof options, .max_active = bounds[i], .unordered = true, .in_turn = true};
         tercio_result result = {.size = sizeof result};
         tercio_run *run;
         assert_int_equal(tercio_run_open(pool, NULL, 0, &options, &run), 0);

@@ -165,6 +165,12 @@ LINES = [
     # 11. Second round
     ("11 exit functions", "process", "a worker's own atexit functions, finalizers and threads end with it, bounded"),
     ("11 tools", "all", "coverage.py counts the lines that workers run; crashes go where faulthandler was asked, too"),
+    ("11 order within a worker", "all", "a worker goes through the items of a map in one direction"),
+    (
+        "11 moves",
+        "all",
+        "what lies behind a task that takes long goes to another worker; with worker state nothing does",
+    ),
 ]
 NAMES = {name: where for name, where, _ in LINES}
 

@@ -512,6 +512,8 @@ int tercio__keeper_listen(tercio_pool *);
 int tercio__keeper_start(tercio_pool *);
 /* Threads of the engine's own in this process: they hold no lock that a forked child would miss. */
 int tercio__count_own_thread(int change);
+/* This thread is the pool's supervisor, or one of its workers. */
+void tercio__own_thread_of(const tercio_pool *, bool supervises);
 /* The keeper does nothing any more, but its thread stays: workers that it forked end with it. */
 void tercio__keeper_stop(tercio_pool *);
 void tercio__keeper_end(tercio_pool *);

@@ -428,6 +428,7 @@ static void *keep(void *data)
     uint64_t tokens[TOKENS];
     int n = 0;
 
+    tercio__own_thread_of(pool, true);
     tercio__lock(pool);
     while (pool->keeper_is == TERCIO__KEEPER_RUNS) {
         for (int i = 0; i < n; i++)

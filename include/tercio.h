@@ -352,6 +352,10 @@ TERCIO_API int tercio_finish_masked(tercio_pool *, double timeout, const void *s
  * Caller: any thread, when no other is in a call on this pool. Blocks: up to the grace. */
 TERCIO_API void tercio_close(tercio_pool *);
 
+/* False in the supervisor's thread of any pool, and in this pool's own worker threads: tercio_close would wait for its own
+ * caller there. Caller: any thread. Blocks: no. */
+TERCIO_API bool tercio_may_close(const tercio_pool *);
+
 /* -- inside a task, init or exit: only on the call that was handed in, only by the thread that got it -- */
 
 TERCIO_API void *tercio_state(tercio_call *);                             /* what init left in *state */

@@ -28,6 +28,7 @@ typedef struct {
     tercio__worker_start start;
     commons *commons;
     _Atomic bool is_lost; /* its task has ended the thread */
+    const tercio_pool *pool; /* to compare with; it may be gone */
 } life;
 
 static void drop_commons(commons *c)
@@ -70,6 +71,7 @@ static void *live(void *data)
     /* The engine's own code is no place to be cancelled at; tasks are (table.c). */
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     tercio__signals_block(c->page->blocked); /* the supervisor, which starts replacements, blocks all */
+    tercio__own_thread_of(mine->pool, false);
     pthread_cleanup_push(is_lost, mine);
     tercio__worker_live(&mine->start);
     pthread_cleanup_pop(0);
@@ -116,6 +118,7 @@ static int start(tercio__worker *worker, tercio__started *made)
     if (new == NULL)
         return TERCIO_ENOMEM;
     new->commons = c;
+    new->pool = pool;
     new->start = (tercio__worker_start){
         .file = pool->file,
         .page = pool->page,

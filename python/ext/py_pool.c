@@ -387,12 +387,48 @@ static void warn_unclosed(const PoolObject *self)
         error_unraisable(NULL);
 }
 
+static void close_elsewhere(void *data)
+{
+    PoolObject *self = data;
+    attachment now = attach(self->env.interp);
+    pool_close(self);
+    Py_DECREF((PyObject *)self);
+    detach(now);
+}
+
+/* Nobody has it any more. Where this thread can't wait for the pool's end, since it is the supervisor's or a worker of the
+ * pool, another one closes it, and has the one reference until then. */
+static void pool_finalize(PyObject *o)
+{
+    PoolObject *self = (PoolObject *)o;
+    if (self->engine == NULL || self->closing || pool_is_foreign(self))
+        return;
+    warn_unclosed(self);
+    if (self->engine == NULL || self->closing)
+        return; /* the warning has run Python code */
+    if (tercio_may_close(self->engine)) {
+        pool_close(self);
+        return;
+    }
+    self->close_later = true;
+    Py_INCREF(o);
+    if (PyThread_start_new_thread(close_elsewhere, self) != PYTHREAD_INVALID_THREAD_ID)
+        return;
+    PyObject *raised = core_take_exception();
+    PyErr_SetString(PyExc_RuntimeError, "can't start a thread that ends the workers of a pool; they live on");
+    error_unraisable(NULL);
+    if (raised != NULL)
+        core_raise(raised);
+    Py_XDECREF(raised);
+}
+
 static void pool_dealloc(PyObject *o)
 {
     PoolObject *self = (PoolObject *)o;
     PyTypeObject *type = Py_TYPE(o);
+    if (PyObject_CallFinalizerFromDealloc(o) < 0)
+        return;
     PyObject_GC_UnTrack(o);
-    warn_unclosed(self);
     pool_clear(o);
     async_free_runs(self);
     if (self->spare != NULL) {
@@ -530,10 +566,15 @@ static PyMethodDef pool_methods[] = {
 };
 
 static PyType_Slot pool_slots[] = {
-    {Py_tp_new, pool_new},           {Py_tp_doc, "A set of live workers, started by the constructor."},
-    {Py_tp_traverse, pool_traverse}, {Py_tp_clear, pool_clear},
-    {Py_tp_dealloc, pool_dealloc},   {Py_tp_methods, pool_methods},
-    {Py_tp_getset, pool_getset},     {0, NULL},
+    {Py_tp_new, pool_new},
+    {Py_tp_doc, "A set of live workers, started by the constructor."},
+    {Py_tp_traverse, pool_traverse},
+    {Py_tp_clear, pool_clear},
+    {Py_tp_dealloc, pool_dealloc},
+    {Py_tp_finalize, pool_finalize},
+    {Py_tp_methods, pool_methods},
+    {Py_tp_getset, pool_getset},
+    {0, NULL},
 };
 PyType_Spec pool_spec = {
     .name = "tercio._core.Pool",

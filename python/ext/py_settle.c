@@ -404,11 +404,7 @@ void async_notify(PoolObject *pool)
         leave_pump(at);
     }
     pool->keeper = 0;
-    /* Never the last reference: closing from this thread would wait for this thread. */
-    if (Py_REFCNT(pool) == 1)
-        pool->close_later = true;
-    else
-        Py_DECREF(pool);
+    Py_DECREF(pool); /* the last one, perhaps: see pool_finalize */
 }
 
 /* ---- The pool goes ---------------------------------------------------------------------------------------------- */

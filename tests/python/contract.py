@@ -44,6 +44,7 @@ LINES = [
     ("2 wrong context", "fresh", "a lock of another context is an error that names the right one"),
     ("2 process", "process", "current_process, parent_process and active_children are right"),
     ("2 SIGINT", "all", "goes to the parent alone: KeyboardInterrupt once, nothing left"),
+    ("2 last reference", "all", "a pool that nobody has any more ends, wherever that happens, with a ResourceWarning"),
     ("2 signals", "all", "a signal handler of the program runs at once, in each wait; what it raises ends the wait"),
     ("2 SIGTERM", "process", "SIGTERM or SIGHUP to a worker fails what it runs, and says so"),
     # 3. The map family

@@ -85,7 +85,6 @@ KINDS = {
     "masked and plain": ([masked([1, 7]), np.array([8.0])], None),
     "matrix": ([matrix([[1, 2]]), matrix([[3, 4], [5, 6]])], matrix([[1, 2], [3, 4], [5, 6]])),
     "records": ([record([(1, 2.5)]), record([(3, 4.5)])], record([(1, 2.5), (3, 4.5)])),
-    "texts": ([np.char.array(["a", "bc"]), np.char.array(["d"])], np.char.array(["a", "bc", "d"])),
     "with a unit": ([in_unit([1], "kg"), in_unit([2, 3], "kg")], in_unit([1, 2, 3], "kg")),
     "with a way to join": (
         [in_unit([1], "kg", Converted), in_unit([500], "g", Converted)],

@@ -102,7 +102,7 @@ def describe() -> dict[str, Any]:
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    if spec is not None:
+    if spec is not None and spec.loader is not None:  # cProfile makes one without
         if spec.name != "__main__" and not spec.name.endswith(".__main__"):
             return {"main_name": spec.name}
         if not _is_guarded(spec):

@@ -146,6 +146,11 @@ typedef struct {
                            where that is more. What waits in the pool is also bounded by arena_bytes */
     size_t stack_size;  /* bytes of stack of each thread that the pool starts: workers under threading, and the
                            supervisor, which calls host->notify. 0, or less than the system's default for threads: that */
+    /* for hosts */
+    const tercio_bytes *worker_pipe; /* spawn, forkserver: two pieces, to live as long as the pool. The argument isn't
+                              added to worker_argv: a pipe holds it between these two, some 4000 bytes at most, and the
+                              number of the pipe's end is appended to the last of worker_argv. For programs whose
+                              command line is another's to parse */
 } tercio_options;
 
 typedef struct {
@@ -542,6 +547,8 @@ TERCIO_API int tercio_worker_main(const tercio_host *, void *user, const char *a
 /* Starts a forkserver by running argv with one argument added; that program calls tercio_worker_main.
  * Ownership: *server is the caller's; close it after the pools that use it. Blocks: until it runs. */
 TERCIO_API int tercio_server_open(tercio_server **server, char *const *argv);
+/* The same, with the argument in a pipe: see worker_pipe. pipe is borrowed for the call; NULL: none. */
+TERCIO_API int tercio_server_open_piped(tercio_server **server, char *const *argv, const tercio_bytes *pipe);
 TERCIO_API void tercio_server_close(tercio_server *);
 TERCIO_API int tercio_server_pid(tercio_server *);
 

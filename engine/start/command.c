@@ -2,31 +2,90 @@
  *
  * The command line of fresh processes, both ends of it.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "start.h"
 
-char **tercio__command(char *const *argv, char *argument, char *own, size_t own_size)
+enum { PIPE_MOST = 4096 }; /* what any pipe takes at once: PIPE_BUF, and its least capacity */
+
+/* The bytes are in the pipe before anybody reads: nobody waits for this process, nor this process for anybody. */
+static int fill_pipe(tercio__command *c, const tercio_bytes *around)
+{
+    char bytes[PIPE_MOST];
+    int ends[2];
+    const tercio_bytes pieces[] = {around[0], {c->argument, strlen(c->argument)}, around[1]};
+    size_t size = 0;
+    for (size_t i = 0; i < 3; size += pieces[i++].size) {
+        if (pieces[i].size > sizeof bytes - size)
+            return TERCIO_EINVAL;
+        if (pieces[i].size)
+            memcpy(bytes + size, pieces[i].data, pieces[i].size);
+    }
+    if (tercio__lifeline(ends))
+        return TERCIO_ESYSTEM;
+    c->generation = tercio__fork_generation();
+    c->pipe = tercio__owned(ends[0]);
+    ssize_t written = write(ends[1], bytes, size);
+    int saved_errno = errno;
+    close(ends[1]);
+    errno = written < 0 ? saved_errno : EAGAIN;
+    return written == (ssize_t)size ? 0 : TERCIO_ESYSTEM;
+}
+
+static int add_pipe(tercio__command *c, size_t n, const tercio_bytes *around)
+{
+    size_t size = strlen(c->argv[n - 1]) + 16;
+    c->last = malloc(size);
+    if (c->last == NULL)
+        return TERCIO_ENOMEM;
+    int error = fill_pipe(c, around);
+    (void)snprintf(c->last, size, "%s%d", c->argv[n - 1], c->pipe);
+    c->argv[n - 1] = c->last;
+    return error;
+}
+
+int tercio__command_make(tercio__command *c, char *const *argv, const tercio_bytes *pipe)
 {
     size_t n = 0;
-    char *just_us[2] = {own, NULL};
+    char *just_us[2] = {c->own, NULL};
+    int error = 0;
+    c->last = NULL;
+    c->pipe = -1;
     if (argv == NULL) {
-        if (tercio__own_executable(own, own_size))
-            return NULL;
+        if (tercio__own_executable(c->own, sizeof c->own))
+            return TERCIO_ENOMEM;
         argv = just_us;
     }
     while (argv[n])
         n++;
-    char **command = malloc((n + 2) * sizeof *command);
-    if (command == NULL)
-        return NULL;
-    memcpy(command, argv, n * sizeof *command);
-    command[n] = argument;
-    command[n + 1] = NULL;
-    return command;
+    if (n == 0)
+        return TERCIO_EINVAL;
+    c->argv = malloc((n + 2) * sizeof *c->argv);
+    if (c->argv == NULL)
+        return TERCIO_ENOMEM;
+    memcpy(c->argv, argv, n * sizeof *c->argv);
+    c->argv[n] = pipe ? NULL : c->argument;
+    c->argv[n + 1] = NULL;
+    if (pipe)
+        error = add_pipe(c, n, pipe);
+    if (error)
+        tercio__command_clear(c);
+    return error;
+}
+
+void tercio__command_clear(tercio__command *c)
+{
+    int saved_errno = errno;
+    if (c->pipe >= 0)
+        tercio__owned_close(c->pipe, c->generation);
+    free(c->last);
+    free(c->argv);
+    errno = saved_errno;
 }
 
 /* They had to outlive our own exec. Programs that a task starts have no business with them. */

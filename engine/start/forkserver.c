@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -17,8 +16,13 @@
 
 int tercio_server_open(tercio_server **out, char *const *argv)
 {
+    return tercio_server_open_piped(out, argv, NULL);
+}
+
+int tercio_server_open_piped(tercio_server **out, char *const *argv, const tercio_bytes *pipe)
+{
     int pair[2], result;
-    char argument[64], own[PATH_MAX];
+    tercio__command command;
     *out = NULL;
     tercio_server *server = calloc(1, sizeof *server);
     if (server == NULL)
@@ -30,17 +34,16 @@ int tercio_server_open(tercio_server **out, char *const *argv)
     server->fork_generation = tercio__fork_generation();
     server->socket = tercio__owned(pair[0]);
     (void)tercio__owned(pair[1]);
-    (void)snprintf(argument, sizeof argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", pair[1], (int)getpid(),
-                   tercio__is_main_thread());
-    char **command = tercio__command(argv, argument, own, sizeof own);
-    if (command == NULL) {
-        result = TERCIO_ENOMEM;
+    (void)snprintf(command.argument, sizeof command.argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", pair[1],
+                   (int)getpid(), tercio__is_main_thread());
+    result = tercio__command_make(&command, argv, pipe);
+    if (result)
         goto no_command;
-    }
+    int keep[] = {pair[1], command.pipe};
     /* What is ignored there is the program's own doing: what the parent ignores comes with each worker. */
     uint64_t blocked = tercio__signals_blocked() | UINT64_C(1) << (SIGINT - 1);
-    result = tercio__spawn(command, &pair[1], 1, blocked, true, &server->handle);
-    free(command);
+    result = tercio__spawn(command.argv, keep, command.pipe < 0 ? 1 : 2, blocked, true, &server->handle);
+    tercio__command_clear(&command);
     if (result < 0)
         goto no_command;
     server->pid = result;
@@ -126,7 +129,7 @@ static int open_connection(tercio_pool *pool)
         return TERCIO_ENOMEM;
     pool->starter_data = c;
     c->socket = c->handle = -1;
-    int result = server ? 0 : tercio_server_open(&c->own, pool->options.worker_argv);
+    int result = server ? 0 : tercio_server_open_piped(&c->own, pool->options.worker_argv, pool->options.worker_pipe);
     if (result)
         goto fail;
     server = server ? server : c->own;

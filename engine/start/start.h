@@ -6,6 +6,8 @@
 #ifndef TERCIO_START_H
 #define TERCIO_START_H
 
+#include <limits.h>
+
 #include "../internal.h"
 
 /* What start made; start_worker writes it down under the lock. */
@@ -41,8 +43,20 @@ extern const tercio__starter tercio__fork_starter, tercio__spawn_starter, tercio
 #define TERCIO__WORKER_ARGUMENT "--tercio-worker="
 #define TERCIO__SERVER_ARGUMENT "--tercio-server="
 
-/* argv of options.worker_argv, or this program's own, with `argument` at its end. Ownership: free() the array alone. */
-char **tercio__command(char *const *argv, char *argument, char *own, size_t own_size);
+/* A fresh process's command, and the pipe in which it finds its argument. */
+typedef struct {
+    char argument[128]; /* set by the caller first */
+    char **argv;
+    char *last;          /* of argv, with the pipe's number; NULL: no pipe */
+    int pipe;            /* to be inherited; -1: none */
+    uint32_t generation; /* of the fork that the pipe belongs to */
+    char own[PATH_MAX];
+} tercio__command;
+
+/* argv as in options.worker_argv (NULL: this program's own), pipe as in options.worker_pipe (NULL: none). On error
+ * nothing is left. Returns: 0; TERCIO_ENOMEM, _ESYSTEM; TERCIO_EINVAL: too much for a pipe. */
+int tercio__command_make(tercio__command *, char *const *argv, const tercio_bytes *pipe);
+void tercio__command_clear(tercio__command *); /* errno stays */
 
 /* server.c: a server's whole life. */
 _Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, const tercio_host *, void *host_user);

@@ -27,6 +27,7 @@
 enum {
     FN_ERROR_DUMP,
     FN_ERROR_LOAD,
+    FN_ERROR_NOT_STARTED,
     FN_ERROR_DIED,
     FN_ERROR_TIMED_OUT,
     FN_ERROR_NOT_PICKLABLE,
@@ -172,6 +173,8 @@ struct pool_object {
     PyObject *cpu_ids;      /* tuple of tuples, or NULL */
     char **argv;            /* of workers; the engine borrows it for replacements */
     PyObject *argv_bytes;   /* what argv points to */
+    tercio_bytes pipe[2];   /* around the argument, where workers find it in a pipe */
+    PyObject *pipe_bytes;   /* a tuple of bytes, what pipe points to; NULL: there is none */
     PyObject *last_stats;   /* of a pool that was finished; may be NULL */
     PyObject *exit_results; /* list */
     PyObject *exit_error;   /* the first exception of an exit function, or NULL */
@@ -200,6 +203,8 @@ PyObject *pool_new(PyTypeObject *, PyObject *args, PyObject *kwargs);
 /* A sequence of paths as C has it: an array, for PyMem_Free, over the bytes that *keep holds, with NULL at its end. NULL
  * with an exception. */
 char **argv_of(PyObject *given, PyObject **keep);
+/* A tuple of two bytes as tercio_options.worker_pipe has it, borrowed from it. -1 with an exception. */
+int pipe_of(PyObject *given, tercio_bytes pipe[2]);
 
 /* Has __mp_main__ mean the module that was the program's main one when the pool's fresh workers were started: before
  * their pickles are read. One program after another may be the main one in a process (IPython's %run, runpy). */

@@ -13,6 +13,7 @@ static const struct {
 } functions[FN_COUNT] = {
     [FN_ERROR_DUMP] = {"tercio._errors", "dump"},
     [FN_ERROR_LOAD] = {"tercio._errors", "load"},
+    [FN_ERROR_NOT_STARTED] = {"tercio._errors", "not_started"},
     [FN_ERROR_DIED] = {"tercio._errors", "died"},
     [FN_ERROR_TIMED_OUT] = {"tercio._errors", "timed_out"},
     [FN_ERROR_NOT_PICKLABLE] = {"tercio._errors", "not_picklable"},
@@ -117,6 +118,13 @@ static PyObject *exception_from(PyObject *returned)
     return make(PyExc_RuntimeError, "the error could not be rebuilt");
 }
 
+/* A fresh process that ended before it was a worker: the exception that says so. */
+static PyObject *not_started(core_state *st, const char *text)
+{
+    PyObject *function = core_function(st, FN_ERROR_NOT_STARTED);
+    return exception_from(function == NULL ? NULL : PyObject_CallFunction(function, "s", text));
+}
+
 /* ---- The pool's own failures ------------------------------------------------------------------------------------ */
 
 /* The failure that ended the pool, if one did, explains more than the number that its calls answer with since. */
@@ -136,7 +144,6 @@ static bool raise_failure(PoolObject *pool)
 PyObject *error_raise(core_state *st, PoolObject *pool, int error)
 {
     int saved = errno;
-    (void)st;
     if (error != TERCIO_ECLOSED && error != TERCIO_EFORKED && raise_failure(pool))
         return NULL;
     switch (error) {
@@ -156,6 +163,14 @@ PyObject *error_raise(core_state *st, PoolObject *pool, int error)
     case TERCIO_ECLOSED:
         PyErr_SetString(PyExc_RuntimeError, "Pool was terminated");
         return NULL;
+    case TERCIO_ESTART: {
+        PyObject *exc = not_started(st, tercio_error_text(error));
+        if (exc != NULL) {
+            core_raise(exc);
+            Py_DECREF(exc);
+        }
+        return NULL;
+    }
     default:
         break;
     }
@@ -225,7 +240,8 @@ static PyObject *said(PoolObject *pool, tercio_run *run, const tercio_result *r)
         exc = exception_from(text == NULL ? NULL : PyObject_CallOneArg(PyExc_RuntimeError, text));
         Py_XDECREF(text);
     } else {
-        exc = make(PyExc_RuntimeError, r->message[0] != '\0' ? r->message : tercio_error_text(r->status));
+        const char *text = r->message[0] != '\0' ? r->message : tercio_error_text(r->status);
+        exc = r->status == TERCIO_ESTART ? not_started(st, text) : make(PyExc_RuntimeError, text);
     }
     answer_close(&a);
     return exc;

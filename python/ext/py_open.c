@@ -36,6 +36,19 @@ fail:
     return NULL;
 }
 
+int pipe_of(PyObject *given, tercio_bytes pipe[2])
+{
+    for (Py_ssize_t i = 0; i < 2; i++) {
+        PyObject *piece = PyTuple_Check(given) && PyTuple_GET_SIZE(given) == 2 ? PyTuple_GET_ITEM(given, i) : NULL;
+        if (piece == NULL || !PyBytes_Check(piece)) {
+            PyErr_SetString(PyExc_TypeError, "pipe must be a tuple of two bytes");
+            return -1;
+        }
+        pipe[i] = (tercio_bytes){PyBytes_AS_STRING(piece), (size_t)PyBytes_GET_SIZE(piece)};
+    }
+    return 0;
+}
+
 static PyObject *cpu_sets(PyObject *given, unsigned n_workers)
 {
     PyObject *outer = PySequence_List(given);
@@ -131,6 +144,7 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
         if (self->argv == NULL)
             goto done;
         options.worker_argv = self->argv;
+        options.worker_pipe = self->pipe_bytes == NULL ? NULL : self->pipe;
         note_main(self);
         parts = PySequence_Tuple(parts_given);
         if (parts == NULL)
@@ -178,14 +192,14 @@ done:
 
 PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"n_workers",    "method",       "first_call", "shared_objects", "preparation",
-                            "argv",         "server",       "cpu_ids",    "daemon",         "grace",
-                            "init_timeout", "exit_timeout", "observe",    "max_pending",    NULL};
+    static char *names[] = {
+        "n_workers", "method", "first_call",   "shared_objects", "preparation", "argv",        "server", "cpu_ids",
+        "daemon",    "grace",  "init_timeout", "exit_timeout",   "observe",     "max_pending", "pipe",   NULL};
     core_state *st = core_of_type(type);
     const char *method;
     unsigned n_workers;
     PyObject *first_call = Py_None, *shared = Py_None, *prepared = NULL, *argv = NULL, *server = Py_None;
-    PyObject *cpu_ids = Py_None;
+    PyObject *cpu_ids = Py_None, *pipe = Py_None;
     int daemon = 1, observe = 0;
     Py_ssize_t max_pending = 0;
     double grace = 1.0, init_timeout = 0, exit_timeout = 0;
@@ -193,9 +207,9 @@ PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *empty = PyTuple_New(0);
     if (empty == NULL)
         return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddpn:Pool", names, &n_workers, &method, &first_call,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddpnO:Pool", names, &n_workers, &method, &first_call,
                                      &shared, &prepared, &argv, &server, &cpu_ids, &daemon, &grace, &init_timeout,
-                                     &exit_timeout, &observe, &max_pending))
+                                     &exit_timeout, &observe, &max_pending, &pipe))
         goto fail;
     if (max_pending < 0) {
         PyErr_SetString(PyExc_ValueError, "max_pending must not be negative");
@@ -239,6 +253,12 @@ PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (server != Py_None) {
         Py_INCREF(server);
         self->server = server;
+    }
+    if (pipe != Py_None) {
+        if (pipe_of(pipe, self->pipe) < 0)
+            goto fail;
+        Py_INCREF(pipe);
+        self->pipe_bytes = pipe;
     }
     self->exit_results = PyList_New(0);
     if (self->exit_results == NULL)

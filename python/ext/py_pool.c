@@ -438,6 +438,7 @@ static void pool_dealloc(PyObject *o)
     PyMem_Free(self->slots);
     PyMem_Free(self->argv);
     Py_CLEAR(self->argv_bytes);
+    Py_CLEAR(self->pipe_bytes);
     if (!pool_is_foreign(self)) { /* elsewhere somebody may hold them for ever */
         pthread_cond_destroy(&self->gate_open);
         pthread_mutex_destroy(&self->gate);

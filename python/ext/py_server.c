@@ -8,9 +8,11 @@
 
 static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"argv", NULL};
-    PyObject *given, *keep = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Server", names, &given))
+    static char *names[] = {"argv", "pipe", NULL};
+    PyObject *given, *pipe_given = Py_None, *keep = NULL;
+    tercio_bytes pipe[2];
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O:Server", names, &given, &pipe_given) ||
+        (pipe_given != Py_None && pipe_of(pipe_given, pipe) < 0))
         return NULL;
     char **argv = argv_of(given, &keep);
     if (argv == NULL)
@@ -20,7 +22,7 @@ static PyObject *server_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         int error;
         self->pid = (long)getpid();
         Py_BEGIN_ALLOW_THREADS
-        error = tercio_server_open(&self->server, argv);
+        error = tercio_server_open_piped(&self->server, argv, pipe_given == Py_None ? NULL : pipe);
         Py_END_ALLOW_THREADS
         if (error < 0) {
             self->server = NULL;

@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # not from typing: that import alone would cost more than this module
 if TYPE_CHECKING:
     from tercio._forkserver import set_forkserver_preload as set_forkserver_preload
+    from tercio._frozen import freeze_support as freeze_support
     from tercio._log import enable_worker_logging as enable_worker_logging
     from tercio.pool import WorkerPool as WorkerPool
     from tercio.utils import cpu_count as cpu_count
@@ -16,12 +17,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["WorkerPool", "cpu_count", "enable_worker_logging", "set_forkserver_preload", "usable_cpu_count"]
+__all__ = [
+    "WorkerPool",
+    "cpu_count",
+    "enable_worker_logging",
+    "freeze_support",
+    "set_forkserver_preload",
+    "usable_cpu_count",
+]
 
 _HOMES = {
     "WorkerPool": "tercio.pool",
     "cpu_count": "tercio.utils",
     "enable_worker_logging": "tercio._log",
+    "freeze_support": "tercio._frozen",
     "set_forkserver_preload": "tercio._forkserver",
     "usable_cpu_count": "tercio.utils",
 }

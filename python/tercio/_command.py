@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from tercio import _frozen
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 
 def executable() -> str:
@@ -89,11 +92,15 @@ def command(become: str, *arguments: str, flags: Sequence[str]) -> list[str]:
     return [executable(), *flags, script, become, str(len(entries)), *entries, *arguments]
 
 
-def worker() -> list[str]:
-    """Build the argv of a spawned worker; the engine adds an argument."""
-    return command("worker", flags=interpreter_flags())
+def worker() -> dict[str, Any]:
+    """How `_core.Pool` starts a worker; the engine adds an argument."""
+    if _frozen.is_frozen():
+        return _frozen.command("worker")
+    return {"argv": command("worker", flags=interpreter_flags())}
 
 
-def server(*arguments: str) -> list[str]:
-    """Build the argv of a forkserver; the engine adds an argument."""
-    return command("server", *arguments, flags=interpreter_flags())
+def server(*arguments: str) -> dict[str, Any]:
+    """How `_core.Server` starts a forkserver; the engine adds an argument."""
+    if _frozen.is_frozen():
+        return _frozen.command("server", *arguments)
+    return {"argv": command("server", *arguments, flags=interpreter_flags())}

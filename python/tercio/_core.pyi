@@ -63,9 +63,9 @@ class Call:
 
 @final
 class Server:
-    """A forkserver process (tercio_server_open). Pools borrow it."""
+    """A forkserver process (tercio_server_open_piped). Pools borrow it."""
 
-    def __init__(self, argv: Sequence[str]) -> None: ...
+    def __init__(self, argv: Sequence[str], *, pipe: tuple[bytes, bytes] | None = None) -> None: ...
     pid: int
     def close(self) -> None:
         """End the server, and with it the workers that it forked."""
@@ -100,6 +100,7 @@ class Pool:
         exit_timeout: float = 0.0,
         observe: bool = False,  # note which items take longest, and their arguments
         max_pending: int = 0,  # tasks applied and not finished, until `apply` waits; 0: the engine's default
+        pipe: tuple[bytes, bytes] | None = None,  # around the argument; None: it is added to argv
     ) -> None: ...
     n_workers: int
     method: str

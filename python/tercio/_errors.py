@@ -325,6 +325,13 @@ def _cannot_pickle(text: str) -> BaseException:
 # ---- The pool's own ---------------------------------------------------------------------------------------------
 
 
+def not_started(text: str) -> Exception:
+    """A fresh process ended before it was a worker."""
+    from tercio import _frozen
+
+    return RuntimeError(f"{text}. {_frozen.CURE}" if _frozen.is_frozen() else text)
+
+
 def died(
     *,
     worker_id: int,

@@ -67,7 +67,7 @@ def get_server() -> _core.Server:
             return _server[1]
         from tercio import _command, _shutdown
 
-        server = _core.Server(_command.server(*_arguments()))
+        server = _core.Server(**_command.server(*_arguments()))
         _server = (os.getpid(), server)
         _shutdown.at_exit()
         return server

@@ -10,6 +10,8 @@ import marshal
 import os
 import sys
 
+from tercio import _frozen
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, ModuleType
@@ -97,10 +99,12 @@ def describe() -> dict[str, Any]:
     Returns
     -------
     dict
-        One of ``main_name`` (of a module), ``main_place`` (a folder or archive with a ``__main__`` in it) and
-        ``main_path`` (a file); or nothing.
+        One of ``main_name`` (of a module), ``main_place`` (a folder or archive with a ``__main__`` in it),
+        ``main_path`` (a file) and ``main_frozen`` (a fresh process has run it when it comes to us); or nothing.
     """
     main = sys.modules.get("__main__")
+    if _frozen.is_frozen():
+        return {"main_frozen": True}
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.loader is not None:  # cProfile makes one without
         if spec.name != "__main__" and not spec.name.endswith(".__main__"):

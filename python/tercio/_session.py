@@ -10,7 +10,7 @@ import _thread
 import os
 import sys
 
-from tercio import _children, _core, _main, _postmortem, _shutdown, _worker
+from tercio import _children, _core, _frozen, _main, _postmortem, _shutdown, _worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class Session:
             from tercio import _command
 
             fresh["preparation"] = _worker.preparation(method, params.shared_objects, params.serializer)
-            fresh["argv"] = _command.worker()
+            fresh.update(_command.worker())
             if method == "forkserver":
                 from tercio import _forkserver
 
@@ -513,6 +513,7 @@ def _is_plain(function: Any) -> bool:
 def check_may_start(method: str) -> None:
     """Whether this process may start workers now."""
     global _warned_of_threads
+    _frozen.check()
     if method == "threading":
         return
     if method == "fork" and not _core.IS_MAIN_INTERPRETER:

@@ -94,6 +94,36 @@ static void a_worker_that_is_none(void **state)
     expect_open(TERCIO_ESTART, &options);
 }
 
+/* A command that reads its argument from the pipe whose number it gets, and becomes this program with it. */
+static void an_argument_in_a_pipe(void **state)
+{
+    if (method_of(state) != TERCIO_SPAWN && method_of(state) != TERCIO_FORKSERVER)
+        skip();
+    char own[4096], script[] = "read -r argument </proc/self/fd/${1#pipe=} && exec \"$0\" \"${argument#before }\"";
+    ssize_t length = readlink("/proc/self/exe", own, sizeof own - 1);
+    assert_true(length > 0);
+    own[length] = '\0';
+    char *const command[] = {"/bin/sh", "-c", script, own, "pipe=", NULL};
+    tercio_bytes around[] = {{"before ", 7}, {"\n", 1}};
+    tercio_options options = face_options(method_of(state), 2);
+    options.worker_argv = command;
+    options.worker_pipe = around;
+    tercio_pool *pool;
+    int64_t in[] = {1, 2, 3}, out[3];
+    assert_int_equal(tercio_open(&pool, &options), 0);
+    for (int round = 0; round < 3; round++) {
+        tercio_map_options each = {.size = sizeof each, .chunk = 1, .lifespan = 1}; /* each takes a new worker */
+        assert_int_equal(tercio_map(pool, DOUBLE, in, 8, 3, out, &each, NULL), 0);
+        assert_int_equal(out[2], 6);
+    }
+    tercio_close(pool);
+
+    around[0] = (tercio_bytes){calloc(1, 8192), 8192};
+    assert_non_null(around[0].data);
+    expect_open(TERCIO_EINVAL, &options);
+    free((void *)(uintptr_t)around[0].data);
+}
+
 static void *wait_for_a_byte(void *argument)
 {
     char byte;
@@ -372,6 +402,7 @@ int main(int argc, char **argv)
         FACE_TEST(tables_that_cannot_be),
         FACE_TEST(a_table_that_differs),
         FACE_TEST(a_worker_that_is_none),
+        FACE_TEST(an_argument_in_a_pipe),
         FACE_TEST(fork_beside_threads),
         FACE_TEST(two_pools_beside_each_other),
         FACE_TEST(a_forked_child),

@@ -22,6 +22,7 @@ LINES = [
     ("1 current folder", "fresh", "nothing in the current folder is run but by a program that has it on its path"),
     ("1 removed folder", "all", "a current folder that was removed is no error; in a worker there is none either"),
     ("1 main", "fresh", "the main module is found however it was started; one after another in a process, too"),
+    ("1 frozen", "all", "frozen programs work by freeze_support(); without it spawn and forkserver name the cure"),
     ("1 shared buffers", "process", "large buffers are there once; who writes gets a copy of those pages"),
     ("1 descriptors", "process", "a worker gets nothing open that it doesn't need"),
     # 2. WorkerPool

@@ -49,8 +49,14 @@ def listen(host: str, port_range: Iterable[int]) -> socket.socket:
 
 def spawn(port_range: Iterable[int]) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server that ends when its standard input does. Returns when it answers."""
+    from tercio import _frozen
     from tercio._command import command, path_flags
 
+    if _frozen.is_frozen():
+        raise RuntimeError(
+            "This program is frozen, and has no interpreter that the dashboard could run in: start it by the shell "
+            "command `tercio dashboard`, and call connect_to_dashboard"
+        )
     with listen("127.0.0.1", port_range) as listener:
         port: int = listener.getsockname()[1]
         number = listener.fileno()

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fault.h"
@@ -451,6 +452,30 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
 
 /* ---- Close ------------------------------------------------------------------------------------------------------------------- */
 
+/* The program has closed the set, and perhaps the handles. A child that isn't collected yet keeps its number, so a new
+ * handle is of that child; what is no child of ours is a server's, which ends with its socket. Under the lock. */
+static void end_unheard(tercio_pool *pool)
+{
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        tercio__exit how = {.code = -1};
+        if (worker->state == TERCIO_STATE_NONE || worker->pid <= 0)
+            continue;
+        siginfo_t info;
+        bool is_child = waitid(P_PID, (id_t)worker->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+        int handle = is_child ? tercio__process_handle(worker->pid) : -1;
+        if (handle >= 0 && tercio__process_collect(handle, worker->pid, &how) == TERCIO_EAGAIN) {
+            (void)tercio__process_signal(handle, worker->pid, SIGKILL);
+            (void)tercio__bells_wait(&handle, 1, 0, NULL);
+            (void)tercio__process_collect(handle, worker->pid, &how);
+        }
+        if (handle >= 0)
+            close(handle);
+        worker->handle = -1; /* the number may be another descriptor's by now */
+        tercio__worker_gone(worker, &how);
+    }
+}
+
 /* The keeper is gone: this thread collects the workers. */
 static void end_workers(tercio_pool *pool)
 {
@@ -476,6 +501,10 @@ static void end_workers(tercio_pool *pool)
         tercio__unlock(pool);
         int n = tercio__set_wait(pool->set, &token, 1, killed ? 0 : deadline);
         tercio__lock(pool);
+        if (n < 0 && pool->starter->processes) {
+            end_unheard(pool);
+            break;
+        }
         if (n == 0 && !killed) {
             killed = true;
             for (unsigned i = 0; i < pool->n_workers; i++)

@@ -462,9 +462,15 @@ static void *keep(void *data)
         if (notify)
             pool->host->notify(pool->host_user, NULL);
         n = tercio__set_wait(pool->set, tokens, TOKENS, notify ? 1 : deadline);
-        if (n < 0)
-            n = 0;
         tercio__lock(pool);
+        if (n < 0) { /* somebody has closed it: nothing can be heard of any more */
+            tercio__entry entry = {.status = TERCIO_ESYSTEM, .code = EBADF, .kind = TERCIO_KIND_START};
+            tercio__pool_fail(pool, TERCIO_ESYSTEM, &entry, NULL, NULL,
+                              "the program has closed file descriptors that a pool of workers was using");
+            while (pool->keeper_is == TERCIO__KEEPER_RUNS)
+                pthread_cond_wait(&pool->keeper_moves, &pool->lock);
+            n = 0;
+        }
     }
     pool->keeper_is = TERCIO__KEEPER_PARKED;
     pthread_cond_broadcast(&pool->keeper_moves);
@@ -527,6 +533,7 @@ void tercio__keeper_stop(tercio_pool *pool)
     tercio__lock(pool);
     pool->keeper_is = TERCIO__KEEPER_STOPS;
     tercio__bell_ring(pool->keeper_bell);
+    pthread_cond_broadcast(&pool->keeper_moves);
     while (pool->keeper_is != TERCIO__KEEPER_PARKED)
         pthread_cond_wait(&pool->keeper_moves, &pool->lock);
     tercio__unlock(pool);

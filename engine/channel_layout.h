@@ -187,8 +187,9 @@ typedef struct {
     /* written by the parent before the gate opens */
     uint64_t magic;
     uint32_t index, generation;
-    int32_t cpu;    /* to be pinned to; -1: none */
-    uint64_t begun; /* when the parent began to start it: ns, monotonic */
+    int32_t cpu;     /* to be pinned to; -1: none */
+    uint64_t begun;  /* when the parent began to start it: ns, monotonic */
+    uint64_t family; /* that the worker founds; 0: none */
     TERCIO__LINE _Atomic uint32_t gate;
 
     TERCIO__LINE _Atomic uint64_t down_tail; /* written by the parent */

@@ -250,8 +250,13 @@ bool tercio__worker_collect(tercio__worker *worker)
         return worker->state == TERCIO_STATE_NONE;
     tercio__pump_worker(worker); /* its goodbye, if it left one */
     bool ours = pool->starter == &tercio__fork_starter || pool->starter == &tercio__spawn_starter;
-    if (ours && !worker->goodbye && !pool->options.no_group && tercio__bells_wait(&worker->handle, 1, 1, NULL) == 1)
-        tercio__process_kill_group(worker->pid); /* what it started goes with it, while its number is its own */
+    if (worker->family && !worker->goodbye && tercio__bells_wait(&worker->handle, 1, 1, NULL) == 1) {
+        /* What it started goes with it. A group is its own only while its number is. */
+        if (ours)
+            tercio__process_kill_group(worker->pid);
+        tercio__family_kill(worker->family, worker->pid);
+        worker->family = 0;
+    }
     if (pool->starter->collect(worker, &how))
         return false;
     tercio__worker_gone(worker, &how);

@@ -94,6 +94,7 @@ struct tercio__worker {
     bool failed;     /* it could not start */
     bool struck;     /* we have killed it */
     int pid, handle; /* 0, -1: a thread, or none */
+    uint64_t family; /* what it starts, until that was killed with it; 0: is left alone */
     pthread_t thread;
     bool thread_runs;
     bool is_lost; /* its thread was ended by what it ran */

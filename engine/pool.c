@@ -156,7 +156,7 @@ static int make_memory(tercio_pool *pool)
     pool->page->parent_pid = (int32_t)getpid();
     pool->page->arena_bytes = pool->options.arena_bytes;
     pool->page->blocked = pool->blocked;
-    pool->page->takes_children = !pool->options.no_group;
+    pool->page->takes_children = !pool->options.no_group && pool->starter->processes;
     time_phases(pool);
     pool->page->table_hash = pool->options.table ? tercio__table_hash(pool->options.table) : 0;
     atomic_init(&pool->page->file_end, (end + segment - 1) / segment * segment);

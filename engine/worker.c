@@ -482,9 +482,10 @@ _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_b
                         (size_t)start.page->channel_bytes, TERCIO__MAP_SHARED, &memory))
         _exit(127);
     tercio__signals_enter(start.page->blocked, tercio__interrupt_signal());
-    if (start.page->takes_children)
-        (void)setpgid(0, 0);
     start.channel = memory;
+    /* A group of its own keeps a terminal from it: that is for systems where families can't be known. */
+    if (start.channel->family && !tercio__family_join(start.channel->family))
+        (void)setpgid(0, 0);
     start.method = (tercio_method)start.page->method;
     tercio__worker_live(&start);
     tercio__write_output();

@@ -135,7 +135,7 @@ typedef struct {
                                     host->enter gets them as one, writable, its own, for the worker's life */
     size_t n_prepare;
     tercio_server *server; /* TERCIO_FORKSERVER: borrowed; NULL: the pool starts one of its own */
-    bool no_group;         /* don't put workers into process groups of their own */
+    bool no_group;         /* a worker that is killed leaves alone what it has started */
     bool observe;          /* note how long each item takes, and ask host->describe about the longest */
     const void
         *sigmask; /* a sigset_t *, may be NULL: installed while tercio_open waits for a forkserver, as tercio_wait has

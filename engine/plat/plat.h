@@ -90,6 +90,16 @@ int tercio__process_handle(int pid);
 int tercio__process_collect(int handle, int pid, tercio__exit *);
 /* Sends a signal through the handle, never to a stranger. Returns: 0; TERCIO_EINVAL when it is gone. */
 int tercio__process_signal(int handle, int pid, int signal);
+/* A worker and all that it starts, and what that starts, is a family. Processes that have left the process group of the
+ * worker and of this process are nobody's. Returns: a new one, of this process; never 0. */
+uint64_t tercio__family_new(void);
+/* This process founds it. Returns: false where the system can't tell families apart. */
+bool tercio__family_join(uint64_t family);
+/* Kills the family of a worker that is dead, and those of pools in it. Takes as long as a look at each process of the
+ * system. errno is kept. */
+void tercio__family_kill(uint64_t family, int worker);
+/* Puts this process into the process group of another one, where that may be. */
+void tercio__join_group_of(int pid);
 /* Kills the process group that the process leads. Only while it is not collected yet. */
 void tercio__process_kill_group(int pid);
 

@@ -28,7 +28,7 @@ typedef struct child {
 } child;
 
 typedef struct {
-    int set, socket;
+    int set, socket, parent;
     const tercio_host *host;
     void *host_user;
     client *clients;
@@ -70,6 +70,7 @@ static _Noreturn void enter_child(server *s, client *c, const tercio__server_mes
     if (tercio__die_with_parent(parent, true, -1))
         _exit(0);
     tercio__owned_drop(NULL, 0); /* of pools that a preloaded module has */
+    tercio__join_group_of(s->parent); /* which may have moved since the server was started */
     tercio__signals_ignore(asked->ignored);
     tercio__signals_enter(asked->blocked, tercio__interrupt_signal());
     tercio__forget_output();
@@ -245,7 +246,7 @@ static int keep_standard_free(int socket)
 
 _Noreturn void tercio__server_live(int socket, int parent_pid, bool lasting, const tercio_host *host, void *host_user)
 {
-    server s = {.socket = socket, .host = host, .host_user = host_user};
+    server s = {.socket = socket, .parent = parent_pid, .host = host, .host_user = host_user};
     uint64_t tokens[16];
     /* What is sent to the parent's whole group, or to each process of a job, is the parent's to decide on; the server
      * ends with it. */

@@ -46,6 +46,7 @@ static const struct {
     {"clone_pidfd", SYS_clone, 0, 0x1000, 0},
     {"close_range", SYS_close_range, NO_ARGUMENT, 0, 0},
     {"dontdump", SYS_madvise, 2, 0, 16},
+    {"setrlimit", SYS_prlimit64, 2, UINT32_MAX, 0},
 };
 enum { N_CALLS = sizeof calls / sizeof *calls };
 
@@ -56,7 +57,7 @@ static int is_named(const char *list, const char *name)
         if (strncmp(at, name, length) == 0 && (at[length] == ',' || at[length] == 0))
             return 1;
     /* What an older kernel says to a flag that it doesn't know is EINVAL, so that it is asked for by name alone. */
-    return strcmp(list, "all") == 0 && strcmp(name, "memfd_noexec") != 0;
+    return strcmp(list, "all") == 0 && strcmp(name, "memfd_noexec") != 0 && strcmp(name, "setrlimit") != 0;
 }
 
 int main(int argc, char **argv)

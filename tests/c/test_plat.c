@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -418,6 +419,8 @@ static void test_spawn_signals(void **state)
     sigaction(SIGUSR2, &ignored, NULL);
 }
 
+static char hear(int fd);
+
 static int fork_and_look(int signal, void (*handler)(int), uint64_t blocked)
 {
     pid_t pid = fork();
@@ -506,6 +509,70 @@ static void test_kill_group_takes_all(void **state)
     more = (int)read(pipes[0], &byte, 1); /* the end: the grandchild held the other side, too */
     assert_int_equal(more, 0);
     close(pipes[0]);
+}
+
+/* A worker whose child and grandchild hold ends[1], and one that leaves the group, which holds left[1]; it says so, and is
+ * killed. */
+static pid_t found_family(uint64_t family, int ends[2], int left[2])
+{
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(left, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (!tercio__family_join(family))
+            _exit(2);
+        if (fork() == 0) {
+            close(left[1]);
+            if (fork() == 0 && write(ends[1], "a", 1) == 1)
+                pause();
+            pause();
+        }
+        if (fork() == 0) {
+            close(ends[1]);
+            pid_t self = setsid();
+            if (write(left[1], &self, sizeof self) == sizeof self)
+                pause();
+            _exit(0);
+        }
+        close(left[1]);
+        pause();
+    }
+    close(ends[1]);
+    close(left[1]);
+    return pid;
+}
+
+static void test_family(void **state)
+{
+    (void)state;
+    int ends[2], left[2], others[2], more[2];
+    uint64_t one = tercio__family_new(), two = tercio__family_new();
+    assert_true(one && two && one != two);
+    pid_t pid = found_family(one, ends, left), other = found_family(two, others, more);
+    char byte;
+    pid_t gone[2];
+    assert_int_equal(read(ends[0], &byte, 1), 1);
+    assert_int_equal(read(others[0], &byte, 1), 1);
+    assert_int_equal(read(left[0], &gone[0], sizeof gone[0]), sizeof gone[0]);
+    assert_int_equal(read(more[0], &gone[1], sizeof gone[1]), sizeof gone[1]);
+    kill(pid, SIGKILL);
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    tercio__family_kill(one, pid);
+    assert_int_equal(WTERMSIG(wait_status(pid)), SIGKILL);
+    assert_int_equal(hear(ends[0]), 0); /* the end: none is left that could write */
+    struct pollfd still[] = {{.fd = left[0], .events = POLLIN}, {.fd = others[0], .events = POLLIN}};
+    assert_int_equal(poll(still, 2, 0), 0); /* who has left is nobody's, and the neighbour has lost none */
+
+    kill(other, SIGKILL);
+    assert_int_equal(WTERMSIG(wait_status(other)), SIGKILL); /* collected: its group is ours all the same */
+    tercio__family_kill(two, other);
+    assert_int_equal(hear(others[0]), 0);
+    kill(gone[0], SIGKILL);
+    kill(gone[1], SIGKILL);
+    const int all[] = {ends[0], left[0], others[0], more[0]};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        close(all[i]);
 }
 
 static void test_collected_by_another(void **state)
@@ -761,6 +828,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_signals_of_a_worker),
         cmocka_unit_test(test_signals_by_handle),
         cmocka_unit_test(test_kill_group_takes_all),
+        cmocka_unit_test(test_family),
         cmocka_unit_test(test_collected_by_another),
         cmocka_unit_test(test_own_executable),
         cmocka_unit_test(test_dies_with_parent),

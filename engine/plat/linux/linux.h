@@ -30,4 +30,9 @@ bool tercio__read_line(const char *path, char *text, int size);
  * characters are where the hierarchy is mounted. Returns: false when there is none. */
 bool tercio__cgroup_folder(const char *controller, bool v2, char folder[PATH_MAX], size_t *top);
 
+/* process.c: a pidfd, or -1 and errno. */
+int tercio__process_open(int pid);
+/* By number where there is no handle. */
+bool tercio__process_is_dead(int handle, int pid);
+
 #endif

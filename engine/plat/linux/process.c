@@ -40,9 +40,14 @@ _Static_assert(sizeof(struct pidfd_facts) == 64, "the kernel tells versions apar
 #define PIDFD_FACTS _IOWR(0xFF, 11, struct pidfd_facts)
 #define PIDFD_FACTS_EXIT (UINT64_C(1) << 3)
 
+int tercio__process_open(int pid)
+{
+    return (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
 int tercio__process_handle(int pid)
 {
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    int fd = tercio__process_open(pid);
     if (fd >= 0)
         return fd;
     return tercio__refused() ? tercio__watch_child(pid) : TERCIO_ESYSTEM;
@@ -65,7 +70,7 @@ static int wait_for(int handle, int pid, siginfo_t *info, int flags, struct rusa
     return result;
 }
 
-static bool is_dead(int handle, int pid)
+bool tercio__process_is_dead(int handle, int pid)
 {
     if (handle < 0)
         return kill(pid, 0) < 0 && errno == ESRCH;
@@ -95,7 +100,7 @@ int tercio__process_collect(int handle, int pid, tercio__exit *exit)
         return TERCIO_ESYSTEM;
 
     /* Somebody else collected it (or the application ignores SIGCHLD, and the kernel did), or it is another's child. */
-    if (!is_dead(handle, pid))
+    if (!tercio__process_is_dead(handle, pid))
         return TERCIO_EAGAIN;
     struct pidfd_facts facts = {.mask = PIDFD_FACTS_EXIT};
     if (handle >= 0 && ioctl(handle, PIDFD_FACTS, &facts) == 0 && (facts.mask & PIDFD_FACTS_EXIT)) {
@@ -130,12 +135,19 @@ int tercio__process_signal(int handle, int pid, int signal)
     if (syscall(SYS_pidfd_send_signal, handle, signal, NULL, 0) == 0)
         return 0;
     if (errno == EBADF || tercio__refused()) {
-        if (is_dead(handle, pid))
+        if (tercio__process_is_dead(handle, pid))
             return TERCIO_EINVAL;
         if (kill(pid, signal) == 0)
             return 0;
     }
     return errno == ESRCH ? TERCIO_EINVAL : TERCIO_ESYSTEM;
+}
+
+void tercio__join_group_of(int pid)
+{
+    pid_t group = getpgid(pid);
+    if (group > 0 && group != getpgrp())
+        (void)setpgid(0, group);
 }
 
 void tercio__process_kill_group(int pid)

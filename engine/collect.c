@@ -306,6 +306,14 @@ static void settle_partly_done(tercio__worker *worker, uint64_t sequence)
     tercio__chunk_over(pool, chunk, blocks, worker->index + 1);
 }
 
+/* The next message may be its. */
+static void note_idle(tercio__worker *worker)
+{
+    worker->pool->level = 0;
+    if (!worker->is_kept)
+        worker->pool->is_spread = false;
+}
+
 static void reclaim(tercio__worker *worker, uint64_t passed)
 {
     tercio__sender *sender = &worker->sender;
@@ -336,8 +344,8 @@ static void reclaim(tercio__worker *worker, uint64_t passed)
     uint64_t load = sender->tail - sender->reclaimed;
     if (load < pool->level)
         pool->level = (unsigned)load;
-    if (load == 0 && !worker->is_kept)
-        pool->is_spread = false;
+    if (load == 0)
+        note_idle(worker);
 }
 
 /* ---- The pump ------------------------------------------------------------------------------------------------------- */
@@ -370,6 +378,8 @@ void tercio__pump_worker(tercio__worker *worker)
     if (read) {
         tercio__receiver_done(sender);
         worker->pool->last_active = worker->index;
+        if (tercio__has_answered_all(worker))
+            note_idle(worker);
     }
     if (passed > sender->reclaimed)
         reclaim(worker, passed);

@@ -14,12 +14,15 @@ typedef struct {
     bool anywhere; /* whatever the order of the run */
 } offer;
 
-/* It has nothing to do, or has given its last answer and is about to see so. */
+/* Messages that it has yet to answer, as far as matters here: a worker that has answered all is about to pass them. */
+static inline uint64_t owed_by(const tercio__worker *worker)
+{
+    return tercio__has_answered_all(worker) ? 0 : tercio__load_of(worker);
+}
+
 static inline bool is_free(const tercio__worker *worker)
 {
-    const tercio__chunk *chunk = &worker->inflight[worker->sender.reclaimed % TERCIO__SLOTS];
-    return tercio__load_of(worker) == 0 ||
-           (tercio__load_of(worker) == 1 && !chunk->over && chunk->done == chunk->n_items);
+    return owed_by(worker) == 0;
 }
 
 /* Nothing of a run with an order is queued before a worker has done one message of it: what one that is new, or slow from
@@ -45,7 +48,8 @@ static inline bool can_take(const tercio__worker *worker, const tercio_run *run,
 
 bool tercio__has_done_all(const tercio__worker *worker)
 {
-    return tercio__accepts(worker) && tercio__sender_passed(&worker->sender) == worker->sender.tail;
+    return tercio__accepts(worker) &&
+           (tercio__has_answered_all(worker) || tercio__sender_passed(&worker->sender) == worker->sender.tail);
 }
 
 /* One message follows another, each is quick, and there are more workers than CPUs. */
@@ -75,7 +79,7 @@ static tercio__worker *pick_in_turn(tercio_run *run, const offer *given)
         for (unsigned i = 0; i < n; i++) {
             tercio__worker *worker = &pool->workers[pool->turn];
             pool->turn = pool->turn + 1 < n ? pool->turn + 1 : 0;
-            if (!may_be_next(worker, run, given) || (empty && tercio__load_of(worker) > 0))
+            if (!may_be_next(worker, run, given) || (empty && owed_by(worker) > 0))
                 continue;
             pool->last_in_turn = worker;
             return worker;
@@ -107,7 +111,7 @@ static tercio__worker *pick_least(tercio_run *run, const offer *given)
     for (unsigned i = 0; i < n; i++) {
         unsigned at = pool->turn + i < n ? pool->turn + i : pool->turn + i - n;
         tercio__worker *worker = &pool->workers[at];
-        uint64_t load = tercio__load_of(worker);
+        uint64_t load = owed_by(worker);
         if (load >= least || !can_take(worker, run, given))
             continue;
         best = worker;

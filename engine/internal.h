@@ -325,6 +325,13 @@ bool tercio__may_hold(const tercio_pool *);
 void tercio__unhold(tercio_pool *, tercio__chunk *);
 /* Nobody waits for the single answers of this run. */
 bool tercio__is_quiet(const tercio_run *);
+/* All that it got is answered, so far as its answers were read: it runs nothing. Messages are answered in order. */
+static inline bool tercio__has_answered_all(const tercio__worker *worker)
+{
+    const tercio__sender *sender = &worker->sender;
+    const tercio__chunk *newest = &worker->inflight[(sender->tail - 1) % TERCIO__SLOTS];
+    return sender->tail == sender->reclaimed || (!newest->over && newest->done == newest->n_items);
+}
 /* It takes messages, and has finished all that it got, whether we have taken notice or not. */
 bool tercio__has_done_all(const tercio__worker *);
 

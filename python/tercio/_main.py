@@ -91,6 +91,8 @@ def alias() -> None:
     main = sys.modules.get("__main__")
     if main is not None:
         sys.modules["__mp_main__"] = main
+        if hasattr(main, "__compiled__"):
+            sys.modules["__parents_main__"] = main  # the name under which Nuitka runs it in a fresh process
 
 
 def describe() -> dict[str, Any]:

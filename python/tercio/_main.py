@@ -107,6 +107,8 @@ def describe() -> dict[str, Any]:
     main = sys.modules.get("__main__")
     if _frozen.is_frozen():
         return {"main_frozen": True}
+    if isinstance(main, _Unrun):
+        return dict(main._data)
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.loader is not None:  # cProfile makes one without
         if spec.name != "__main__" and not spec.name.endswith(".__main__"):
@@ -190,8 +192,39 @@ def key(data: dict[str, Any]) -> tuple[Any, ...]:
     return data.get("main_name"), data.get("main_place"), data.get("main_path")
 
 
+class _Unrun(type(sys)):  # type: ignore[misc]
+    """A main module that runs when it is first asked for a name."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        super().__init__("__mp_main__")
+        self.__dict__["_data"] = data
+
+    def __getattr__(self, name: str) -> Any:
+        data = None if name.startswith("__") else self.__dict__.pop("_data", None)
+        if data is None:
+            raise AttributeError(f"module '__mp_main__' has no attribute {name!r}")
+        self.__class__ = type(sys)
+        _fill(self, data)
+        return getattr(self, name)
+
+
 def run(data: dict[str, Any]) -> ModuleType:
-    """Run what `describe` named, under the name ``__mp_main__``."""
+    """Run what `describe` named, under the name ``__mp_main__``.
+
+    The ``__main__`` of a package, a folder or an archive runs when something of it is asked for, and not before: often
+    nothing is, and to find it may import much (under pytest, all of pytest).
+    """
+    name, place, _ = key(data)
+    is_late = place is not None or (name is not None and name.endswith(".__main__"))
+    module: ModuleType = _Unrun(data) if is_late else type(sys)("__mp_main__")
+    # Before it runs: what it defines may be pickled, or ask for its module, meanwhile.
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    if not is_late:
+        _fill(module, data)
+    return module
+
+
+def _fill(module: ModuleType, data: dict[str, Any]) -> None:
     name, place, path = key(data)
     if path is not None and (data.get("main_code") is not None or _is_source(path)):
         code = marshal.loads(data["main_code"]) if data.get("main_code") is not None else _compile(path)
@@ -203,12 +236,8 @@ def run(data: dict[str, Any]) -> ModuleType:
             raise ImportError(f"The main module {spec.name} has no code that a worker could run")
         about = {"__file__": spec.origin, "__cached__": spec.cached, "__loader__": spec.loader, "__spec__": spec}
         about["__package__"] = spec.parent
-    module = type(sys)("__mp_main__")
     module.__dict__.update(about, __builtins__=__builtins__)
-    # Before it runs: what it defines may be pickled, or ask for its module, meanwhile.
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     exec(code, module.__dict__)
-    return module
 
 
 def _find(name: str) -> Any:

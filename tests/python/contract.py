@@ -160,7 +160,11 @@ LINES = [
     ("10 huge length", "all", "a length may be larger than a machine word"),
     ("10 exit results", "all", "afresh when workers start; under keep_alive they accumulate"),
     ("10 children", "process", "a killed worker's own children go with it"),
-    ("10 terminal", "process", "workers are part of the program's job: they may use the terminal, and stop and go on with it"),
+    (
+        "10 terminal",
+        "process",
+        "workers are part of the program's job: they may use the terminal, and stop and go on with it",
+    ),
     ("10 Unix child", "all", "what the parent ignores and blocks stays so; what a task starts is as any child's child"),
     ("10 environment", "fresh", "environment and directory as they are when the worker starts"),
     ("10 logging", "all", "enable_worker_logging: records and warnings of workers reach the parent's handlers"),

@@ -333,6 +333,10 @@ tercio_method tercio_call_method(tercio_call *call)
 {
     return call->start->method;
 }
+int tercio_call_descriptor(tercio_call *call, size_t i)
+{
+    return i < call->start->n_descriptors ? call->start->descriptors[i] : -1;
+}
 void **tercio_call_user(tercio_call *call)
 {
     return &call->host_pointer;

@@ -226,6 +226,8 @@ struct tercio_pool {
     tercio__pool_waiter *pool_waiters; /* those of them that are in tercio__pool_wait */
 
     int caller_bell, keeper_bell, set;
+    int *descriptors; /* that fresh workers get copies of: ours */
+    size_t n_descriptors;
     int lifeline[2];          /* for workers that a thread starts which may end before the process; -1: not needed */
     bool driver;              /* somebody waits on caller_bell */
     _Atomic uint64_t spin_ns; /* how long a caller looks before it sleeps */
@@ -556,14 +558,17 @@ typedef struct {
     tercio_method method;
     int caller_bell, keeper_bell;
     int parent_pid;
+    const int *descriptors; /* tercio_call_descriptor */
+    size_t n_descriptors;
     bool process; /* it owns its process */
 } tercio__worker_start;
 
 /* A worker's whole life, from the gate to its goodbye. The process, or thread, ends after it. */
 void tercio__worker_live(const tercio__worker_start *);
-/* Maps page and channel, and lives. For processes: never returns. */
+/* Maps page and channel, and lives. For processes: never returns. `descriptors` stay the caller's. */
 _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
-                                      const tercio_host *, void *host_user, int parent_pid, bool lasting, int line);
+                                      const tercio_host *, void *host_user, int parent_pid, bool lasting, int line,
+                                      const int *descriptors, size_t n_descriptors);
 /* The thread that calls this ends no sooner than the process, or than the pool's last worker. Not under the lock. */
 bool tercio__lasting_thread(tercio_pool *);
 

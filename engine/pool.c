@@ -238,6 +238,27 @@ static int make_bells(tercio_pool *pool)
     return 0;
 }
 
+/* Copies of what the host hands to fresh workers, since a replacement may start long after its own are closed. */
+static int copy_descriptors(tercio_pool *pool)
+{
+    const int *given = pool->options.descriptors;
+    size_t n = pool->options.n_descriptors;
+    pool->options.descriptors = NULL;
+    pool->options.n_descriptors = 0;
+    if (n == 0 || (pool->method != TERCIO_SPAWN && pool->method != TERCIO_FORKSERVER))
+        return 0;
+    pool->descriptors = calloc(n, sizeof *pool->descriptors);
+    if (pool->descriptors == NULL)
+        return TERCIO_ENOMEM;
+    for (; pool->n_descriptors < n; pool->n_descriptors++) {
+        int fd = fcntl(given[pool->n_descriptors], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        if (fd < 0)
+            return TERCIO_ESYSTEM;
+        pool->descriptors[pool->n_descriptors] = tercio__owned(fd);
+    }
+    return 0;
+}
+
 /* A C program hears at once of workers that can't start. */
 static int wait_until_alive(tercio_pool *pool)
 {
@@ -279,6 +300,8 @@ int tercio_open(tercio_pool **out, const tercio_options *options)
         error = place_preparation(pool);
     if (error == 0)
         error = make_bells(pool);
+    if (error == 0)
+        error = copy_descriptors(pool);
     if (error == 0 && pool->starter->open)
         error = pool->starter->open(pool);
     pool->options.sigmask = NULL; /* the caller's memory */
@@ -532,6 +555,9 @@ static void free_memory(tercio_pool *pool)
     const int own[] = {pool->caller_bell, pool->keeper_bell, pool->set, pool->lifeline[0], pool->lifeline[1]};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         tercio__owned_close(own[i], pool->fork_generation);
+    for (size_t i = 0; i < pool->n_descriptors; i++)
+        tercio__owned_close(pool->descriptors[i], pool->fork_generation);
+    free(pool->descriptors);
     free(pool->dead_ranges);
     free(pool->workers);
     free(pool->kept);

@@ -460,9 +460,12 @@ int tercio__interrupt_signal(void)
 }
 
 _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
-                                      const tercio_host *host, void *host_user, int parent_pid, bool lasting, int line)
+                                      const tercio_host *host, void *host_user, int parent_pid, bool lasting, int line,
+                                      const int *descriptors, size_t n_descriptors)
 {
     tercio__worker_start start = {.host = host,
+                                  .descriptors = descriptors,
+                                  .n_descriptors = n_descriptors,
                                   .host_user = host_user,
                                   .caller_bell = caller_bell,
                                   .keeper_bell = keeper_bell,

@@ -39,7 +39,7 @@ static bool send_one(int socket, const uint8_t **data, size_t *size)
     unsigned char raw[100] = {0};
     memcpy(&message, *data + 2, known);
     if ((*data)[0] & 0x80) /* numbers that fit, or nothing else would be looked at */
-        message.kind = message.kind % 6, message.index %= WORKERS + 1;
+        message.kind = message.kind % 8, message.index %= WORKERS + 1;
     memcpy(raw, &message, sizeof message);
     *data += 2 + known;
     *size -= 2 + known;

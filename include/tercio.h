@@ -63,7 +63,8 @@ extern "C" {
     X(-15, TERCIO_ETIMEDOUT, "the task ran longer than its limit")                       \
     X(-16, TERCIO_ECANCELED, "the task was cancelled")                                   \
     X(-17, TERCIO_ETOOBIG, "larger than a message can be")                               \
-    X(-18, TERCIO_EPROTOCOL, "shared memory holds something no worker of ours writes")
+    X(-18, TERCIO_EPROTOCOL, "shared memory holds something no worker of ours writes")   \
+    X(-19, TERCIO_ERIGHTS, "the forkserver was started with other users, groups or rights than this process has now")
 
 enum {
 #define TERCIO_X(number, name, text) name = number,
@@ -151,6 +152,9 @@ typedef struct {
                               added to worker_argv: a pipe holds it between these two, some 4000 bytes at most, and the
                               number of the pipe's end is appended to the last of worker_argv. For programs whose
                               command line is another's to parse */
+    const int *descriptors; /* spawn, forkserver: n_descriptors of this process's, which each worker gets a copy of; see
+                               tercio_call_descriptor. Copied: the caller may close its own after tercio_open */
+    size_t n_descriptors;
 } tercio_options;
 
 typedef struct {
@@ -534,8 +538,11 @@ TERCIO_API int tercio_leave(tercio_call *, int status, const tercio_bytes *parts
 TERCIO_API uint64_t tercio_call_index(tercio_call *); /* of the item that runs */
 TERCIO_API tercio_method tercio_call_method(tercio_call *);
 TERCIO_API void **tercio_call_user(tercio_call *); /* a pointer of the host's own, NULL at first */
-TERCIO_API bool tercio_call_stray(tercio_call *);  /* this process is a fork that a task made: not the worker */
-TERCIO_API void tercio_call_wake(tercio_call *);   /* from a signal handler: look up from waiting */
+/* Number i of options.descriptors as this worker has it, close-on-exec. Ownership: the host's, to close once.
+ * Returns: -1 where there is none. */
+TERCIO_API int tercio_call_descriptor(tercio_call *, size_t i);
+TERCIO_API bool tercio_call_stray(tercio_call *); /* this process is a fork that a task made: not the worker */
+TERCIO_API void tercio_call_wake(tercio_call *);  /* from a signal handler: look up from waiting */
 /* In host->enter of a process, before the host gives a signal a handler of its own: what a task forks has the former
  * action again. Returns: whether there is one to be taken; false for a signal that is ignored, which is to stay so. */
 TERCIO_API bool tercio_call_take_signal(tercio_call *, int signal);
@@ -551,6 +558,10 @@ TERCIO_API int tercio_server_open(tercio_server **server, char *const *argv);
 TERCIO_API int tercio_server_open_piped(tercio_server **server, char *const *argv, const tercio_bytes *pipe);
 TERCIO_API void tercio_server_close(tercio_server *);
 TERCIO_API int tercio_server_pid(tercio_server *);
+/* Whether pools of this process may use the server: it isn't a parent's, and this thread has the users, groups,
+ * capabilities, namespaces and root directory that the thread which started the server had then. tercio_open with another
+ * server, and later starts of its workers, fail with TERCIO_ERIGHTS. Caller: any thread. Blocks: no. Returns: 1 or 0. */
+TERCIO_API int tercio_server_fits(tercio_server *);
 
 /* New limits for init and exit functions, seconds, 0 for none; workers that run keep running. Caller: any thread.
  * Blocks: no. Returns: 0; TERCIO_EINVAL, _EFORKED. */

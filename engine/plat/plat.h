@@ -146,6 +146,23 @@ int tercio__own_executable(char *path, size_t size);
  * `reset`. Costs the same whatever this process's size. Returns: pid and *handle; an error of exec is this call's. */
 int tercio__spawn(char *const *argv, const int *keep, size_t n, uint64_t blocked, bool reset, int *handle);
 
+/* What a child gets from the thread that makes it, where that is not the process that forks it: the mask of files' modes,
+ * niceness and scheduling, limits, CPUs, ... Read in the pool's process, applied in a server's child; what the system
+ * refuses stays as the server has it. */
+enum { TERCIO__LIMITS = 16 };
+typedef struct {
+    int32_t umask, oom_score, nice, policy, priority, io_priority, personality, timer_slack;
+    uint64_t limits[TERCIO__LIMITS][2]; /* soft, hard */
+    uint8_t limit_known[TERCIO__LIMITS];
+    uint32_t cpu_bytes, reserved;
+    uint8_t cpus[1024];
+} tercio__inherited;
+void tercio__inherited_read(tercio__inherited *);
+void tercio__inherited_apply(const tercio__inherited *);
+/* A number for what this thread may do and where it lives: users, groups, capabilities, namespaces, root directory. A
+ * server that was started with another one must not serve it. */
+uint64_t tercio__rights(void);
+
 /* A connected pair of message sockets, close-on-exec. */
 int tercio__pair(int fds[2]);
 /* Sends / receives one message of `size` bytes with at most 8 descriptors. *n_fds: the room at `fds`, then how many

@@ -95,17 +95,35 @@ static void keep_to_ourselves(const int *fds, size_t n)
         (void)fcntl(fds[i], F_SETFD, FD_CLOEXEC);
 }
 
+/* The numbers at the end of a worker's argument, each behind a comma. Returns: NULL without memory. */
+static int *read_list(const char *text, size_t *n)
+{
+    size_t room = 1;
+    for (const char *at = text; *at; at++)
+        room += *at == ',';
+    int *list = calloc(room, sizeof *list);
+    *n = 0;
+    for (char *end; list && *text == ','; text = end)
+        list[(*n)++] = (int)strtol(text + 1, &end, 10);
+    return list;
+}
+
 int tercio_worker_main(const tercio_host *host, void *user, const char *argument)
 {
-    int file, caller, keeper, parent, socket, lasting, line;
+    int file, caller, keeper, parent, socket, lasting, line, end = 0;
     unsigned index;
     if (argument == NULL || tercio__host_check(host))
         return TERCIO_EINVAL;
     tercio__fork_watch();
-    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d,%d", &file, &caller, &keeper, &index, &parent,
-               &lasting, &line) == 7) {
+    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d,%d%n", &file, &caller, &keeper, &index, &parent,
+               &lasting, &line, &end) == 7) {
+        size_t n;
+        int *list = read_list(argument + end, &n);
+        if (list == NULL)
+            return TERCIO_ENOMEM;
         keep_to_ourselves((const int[]){file, caller, keeper}, 3);
-        tercio__worker_process(file, caller, keeper, index, host, user, parent, lasting, line);
+        keep_to_ourselves(list, n);
+        tercio__worker_process(file, caller, keeper, index, host, user, parent, lasting, line, list, n);
     }
     if (sscanf(argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", &socket, &parent, &lasting) == 3) {
         keep_to_ourselves(&socket, 1);

@@ -34,7 +34,7 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, true);
     tercio__worker_process(file, pool->caller_bell, pool->keeper_bell, worker->index, pool->host, pool->host_user,
-                           parent, lasting, -1);
+                           parent, lasting, -1, NULL, 0);
 }
 
 static int start(tercio__worker *worker, tercio__started *made)

@@ -22,7 +22,8 @@ int tercio_server_open(tercio_server **out, char *const *argv)
 int tercio_server_open_piped(tercio_server **out, char *const *argv, const tercio_bytes *pipe)
 {
     int pair[2], result;
-    tercio__command command;
+    char argument[64];
+    tercio__command command = {.argument = argument};
     *out = NULL;
     tercio_server *server = calloc(1, sizeof *server);
     if (server == NULL)
@@ -32,10 +33,11 @@ int tercio_server_open_piped(tercio_server **out, char *const *argv, const terci
         goto no_pair;
     tercio__fork_watch();
     server->fork_generation = tercio__fork_generation();
+    server->rights = tercio__rights();
     server->socket = tercio__owned(pair[0]);
     (void)tercio__owned(pair[1]);
-    (void)snprintf(command.argument, sizeof command.argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", pair[1],
-                   (int)getpid(), tercio__is_main_thread());
+    (void)snprintf(argument, sizeof argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", pair[1], (int)getpid(),
+                   tercio__is_main_thread());
     result = tercio__command_make(&command, argv, pipe);
     if (result)
         goto no_command;
@@ -59,6 +61,13 @@ no_command:;
 no_pair:
     free(server);
     return result;
+}
+
+int tercio_server_fits(tercio_server *server)
+{
+    if (server == NULL || server->fork_generation != tercio__fork_generation())
+        return 0;
+    return server->rights == tercio__rights();
 }
 
 int tercio_server_pid(tercio_server *server)
@@ -88,7 +97,8 @@ typedef struct {
     tercio_server *own; /* NULL: borrowed */
     int socket;
     int handle; /* the server's, a copy: its end of the socket may be open in a process that was forked meanwhile */
-    bool gone;  /* the server is dead */
+    uint64_t rights; /* those of the server */
+    bool gone;       /* the server is dead */
     struct {
         bool known;
         tercio__exit how;
@@ -120,6 +130,19 @@ static int wait_until_ready(const tercio_server *server, const sigset_t *sigmask
     return result == TERCIO_EINTERRUPTED ? result : result < 0 ? TERCIO_ESTART : 0;
 }
 
+/* Returns: false when the server is gone. */
+static bool hand_over(tercio_pool *pool, int socket)
+{
+    enum { step = 8 };
+    tercio__server_message message = {.kind = TERCIO__SERVER_HAND_OVER};
+    for (size_t i = 0; i < pool->n_descriptors; i += step) {
+        size_t left = pool->n_descriptors - i;
+        if (tercio__send(socket, &message, sizeof message, pool->descriptors + i, left < step ? left : step) <= 0)
+            return false;
+    }
+    return true;
+}
+
 static int open_connection(tercio_pool *pool)
 {
     int pair[2] = {-1, -1};
@@ -135,6 +158,11 @@ static int open_connection(tercio_pool *pool)
     server = server ? server : c->own;
     if (server->fork_generation != tercio__fork_generation()) {
         result = TERCIO_EFORKED;
+        goto fail;
+    }
+    c->rights = server->rights;
+    if (c->rights != tercio__rights()) {
+        result = TERCIO_ERIGHTS;
         goto fail;
     }
     if ((result = wait_until_ready(server, pool->options.sigmask)) != 0)
@@ -153,7 +181,7 @@ static int open_connection(tercio_pool *pool)
     int fds[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell, STDOUT_FILENO, STDERR_FILENO};
     bool speaks = fcntl(STDOUT_FILENO, F_GETFD) >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0;
     result = tercio__send(pair[0], &attach, sizeof attach, fds, speaks ? 5 : 3);
-    if (result <= 0)
+    if (result <= 0 || !hand_over(pool, pair[0]))
         goto gone;
     tercio__owned_close(pair[1], pool->fork_generation);
     c->socket = pool->starter_events[0] = pair[0];
@@ -253,10 +281,14 @@ static int start(tercio__worker *worker, tercio__started *made)
 {
     tercio_pool *pool = worker->pool;
     connection *c = pool->starter_data;
-    tercio__server_message ask = {.kind = TERCIO__SERVER_START, .index = worker->index}, answer;
-    ask.blocked = pool->blocked;
-    ask.ignored = tercio__signals_ignored();
+    tercio__server_start ask = {.head = {.kind = TERCIO__SERVER_START, .index = worker->index}};
+    tercio__server_message answer;
+    ask.head.blocked = pool->blocked;
+    ask.head.ignored = tercio__signals_ignored();
     int handle;
+    if (c->rights != tercio__rights()) /* given up since: its workers would have more of them than we do */
+        return TERCIO_ERIGHTS;
+    tercio__inherited_read(&ask.inherited);
     if (c->gone || tercio__send(c->socket, &ask, sizeof ask, NULL, 0) <= 0)
         return TERCIO_ESTART;
     c->ends[worker->index].known = false;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "start.h"
@@ -17,6 +18,8 @@ typedef struct client {
     int socket;
     int file, caller_bell, keeper_bell; /* -1 until the pool has sent them */
     int output, errors;                 /* the pool's; -1: as the server's */
+    int *descriptors;                   /* the host's, for the pool's workers */
+    size_t n_descriptors;
     unsigned n_children;
 } client;
 
@@ -44,6 +47,8 @@ static void close_sent(const client *c)
     for (size_t i = 0; i < sizeof sent / sizeof *sent; i++)
         if (sent[i] >= 0)
             close(sent[i]);
+    for (size_t i = 0; i < c->n_descriptors; i++)
+        close(c->descriptors[i]);
 }
 
 static void close_client(server *s, client *c)
@@ -62,17 +67,18 @@ static void close_client(server *s, client *c)
     tercio__set_remove(s->set, c->socket);
     close(c->socket);
     close_sent(c);
+    free(c->descriptors);
     free(c);
 }
 
-static _Noreturn void enter_child(server *s, client *c, const tercio__server_message *asked, int parent)
+static _Noreturn void enter_child(server *s, client *c, const tercio__server_start *ask, int parent)
 {
     if (tercio__die_with_parent(parent, true, -1))
         _exit(0);
     tercio__owned_drop(NULL, 0); /* of pools that a preloaded module has */
     tercio__join_group_of(s->parent); /* which may have moved since the server was started */
-    tercio__signals_ignore(asked->ignored);
-    tercio__signals_enter(asked->blocked, tercio__interrupt_signal());
+    tercio__signals_ignore(ask->head.ignored);
+    tercio__signals_enter(ask->head.blocked, tercio__interrupt_signal());
     tercio__forget_output();
     close(s->set);
     close(s->socket);
@@ -91,15 +97,17 @@ static _Noreturn void enter_child(server *s, client *c, const tercio__server_mes
         if (c->errors > STDERR_FILENO)
             close(c->errors);
     }
+    tercio__inherited_apply(&ask->inherited);
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, true);
-    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, asked->index, s->host, s->host_user, parent, true,
-                           -1);
+    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, ask->head.index, s->host, s->host_user, parent,
+                           true, -1, c->descriptors, c->n_descriptors);
 }
 
-static void start_child(server *s, client *c, const tercio__server_message *asked)
+static void start_child(server *s, client *c, const tercio__server_start *ask)
 {
-    tercio__server_message answer = {.kind = TERCIO__SERVER_STARTED, .index = asked->index};
+    uint32_t index = ask->head.index;
+    tercio__server_message answer = {.kind = TERCIO__SERVER_STARTED, .index = index};
     int parent = (int)getpid();
     child *new = calloc(1, sizeof *new);
     if (new == NULL || c->file < 0) {
@@ -113,7 +121,7 @@ static void start_child(server *s, client *c, const tercio__server_message *aske
     tercio__owned_fork(true);
     pid_t pid = fork();
     if (pid == 0)
-        enter_child(s, c, asked, parent);
+        enter_child(s, c, ask, parent);
     answer.error = pid < 0 ? errno : 0;
     tercio__owned_fork(false);
     if (s->host->after_fork)
@@ -124,7 +132,7 @@ static void start_child(server *s, client *c, const tercio__server_message *aske
         return;
     }
     new->client = c;
-    new->index = asked->index;
+    new->index = ask->head.index;
     new->pid = answer.pid = (int)pid;
     new->handle = tercio__process_handle((int)pid);
     if (new->handle < 0 || tercio__set_add(s->set, new->handle, (uint64_t)(uintptr_t) new | CHILD)) {
@@ -176,31 +184,57 @@ static void kill_child(server *s, const client *c, const tercio__server_message 
             (void)tercio__process_signal(each->handle, each->pid, SIGKILL);
 }
 
+/* Returns: false without memory; the descriptors are closed then. */
+static bool take_over(client *c, const int *fds, size_t n)
+{
+    int *longer = realloc(c->descriptors, (c->n_descriptors + n) * sizeof *longer);
+    if (longer == NULL) {
+        for (size_t i = 0; i < n; i++)
+            close(fds[i]);
+        return false;
+    }
+    c->descriptors = longer;
+    memcpy(longer + c->n_descriptors, fds, n * sizeof *fds);
+    c->n_descriptors += n;
+    return true;
+}
+
+static void attach_client(client *c, const int fds[5])
+{
+    c->file = fds[0];
+    c->caller_bell = fds[1];
+    c->keeper_bell = fds[2];
+    c->output = fds[3];
+    c->errors = fds[4];
+}
+
 static void hear_client(server *s, client *c)
 {
-    tercio__server_message message;
-    int fds[5] = {-1, -1, -1, -1, -1};
-    size_t n_fds = 5;
+    tercio__server_start message;
+    int fds[8] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    size_t n_fds = sizeof fds / sizeof *fds;
     int n = tercio__receive(c->socket, &message, sizeof message, fds, &n_fds, false);
     if (n == TERCIO_EAGAIN)
         return;
-    bool whole = n == (int)sizeof message;
-    if (whole && message.kind == TERCIO__SERVER_ATTACH && n_fds >= 3 && c->file < 0) {
-        c->file = fds[0];
-        c->caller_bell = fds[1];
-        c->keeper_bell = fds[2];
-        c->output = fds[3];
-        c->errors = fds[4];
+    uint32_t kind = n >= (int)sizeof message.head ? message.head.kind : 0;
+    bool whole = n == (int)(kind == TERCIO__SERVER_START ? sizeof message : sizeof message.head);
+    if (whole && kind == TERCIO__SERVER_ATTACH && n_fds >= 3 && n_fds <= 5 && c->file < 0) {
+        attach_client(c, fds);
+        return;
+    }
+    if (whole && kind == TERCIO__SERVER_HAND_OVER && n_fds) {
+        if (!take_over(c, fds, n_fds))
+            close_client(s, c);
         return;
     }
     for (size_t i = 0; i < n_fds; i++) /* what came with a message that makes no sense */
         close(fds[i]);
     if (!whole)
         close_client(s, c);
-    else if (message.kind == TERCIO__SERVER_START)
+    else if (kind == TERCIO__SERVER_START)
         start_child(s, c, &message);
-    else if (message.kind == TERCIO__SERVER_KILL)
-        kill_child(s, c, &message);
+    else if (kind == TERCIO__SERVER_KILL)
+        kill_child(s, c, &message.head);
 }
 
 /* Returns: false when the parent is gone. */

@@ -45,7 +45,7 @@ extern const tercio__starter tercio__fork_starter, tercio__spawn_starter, tercio
 
 /* A fresh process's command, and the pipe in which it finds its argument. */
 typedef struct {
-    char argument[128]; /* set by the caller first */
+    char *argument; /* the caller's, set first */
     char **argv;
     char *last;          /* of argv, with the pipe's number; NULL: no pipe */
     int pipe;            /* to be inherited; -1: none */
@@ -68,7 +68,8 @@ enum {
     TERCIO__SERVER_STARTED,
     TERCIO__SERVER_KILL, /* of a worker whose handle got lost on its way */
     TERCIO__SERVER_ENDED,
-    TERCIO__SERVER_READY /* on the server's own connection, where it stays unread */
+    TERCIO__SERVER_HAND_OVER, /* descriptors for the pool's workers; any number of these after ATTACH */
+    TERCIO__SERVER_READY      /* on the server's own connection, where it stays unread */
 };
 typedef struct {
     uint32_t kind, index;
@@ -78,7 +79,14 @@ typedef struct {
     uint64_t peak_rss;
 } tercio__server_message;
 
+/* START */
+typedef struct {
+    tercio__server_message head;
+    tercio__inherited inherited;
+} tercio__server_start;
+
 struct tercio_server {
+    uint64_t rights; /* of the process when it started the server */
     int socket, handle, pid;
     uint32_t fork_generation;
 };

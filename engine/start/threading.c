@@ -27,7 +27,7 @@ typedef struct {
     _Atomic uint32_t refs;
     tercio__worker_start start;
     commons *commons;
-    _Atomic bool is_lost; /* its task has ended the thread */
+    _Atomic bool is_lost;    /* its task has ended the thread */
     const tercio_pool *pool; /* to compare with; it may be gone */
 } life;
 

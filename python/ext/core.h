@@ -297,7 +297,7 @@ void error_unraisable(PyObject *where);
 #define CORE_STACK_SIGNAL (SIGRTMIN + 9)
 
 /* py_crash.c: catches what a crash raises in this process, a worker; the argument is the descriptor for its stack. */
-PyObject *crash_catch(PyObject *module, PyObject *argument);
+PyObject *crash_catch(PyObject *module, PyObject *args);
 
 extern const tercio_host core_host;
 PyObject *worker_main(PyObject *module, PyObject *argument);

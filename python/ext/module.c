@@ -33,8 +33,8 @@ static PyObject *usable_cpu_count(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
 static PyMethodDef methods[] = {
     {"usable_cpu_count", usable_cpu_count, METH_NOARGS,
      "usable_cpu_count()\n--\n\nThe CPUs that this process may use: affinity and quota."},
-    {"catch_crashes", crash_catch, METH_O,
-     "catch_crashes(fd)\n--\n\nHas faulthandler write the stack of a crash of this process, by STACK_SIGNAL."},
+    {"catch_crashes", crash_catch, METH_VARARGS,
+     "catch_crashes(fd, target, at, most)\n--\n\nHas faulthandler write the stack of a crash of this process, by STACK_SIGNAL."},
     {"worker_main", worker_main, METH_O,
      "worker_main(argument)\n--\n\nDoes the work of a worker or server and ends the process."},
     {"encode", (PyCFunction)(void (*)(void))codec_encode, METH_VARARGS | METH_KEYWORDS,

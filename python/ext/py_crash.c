@@ -28,12 +28,27 @@ static const struct {
 };
 enum { N_CRASHES = sizeof crashes / sizeof crashes[0] };
 
-/* Of this process, for handlers. */
+/* Of this process, for handlers. All copies of a descriptor share one offset, so what faulthandler writes step by step goes
+ * to a file of this process's own, and from there to its place in the parent's. */
 static struct {
-    int fd;
+    int fd, parents;
+    off_t at;
+    size_t most;
     pid_t pid;
     struct sigaction before[N_CRASHES];
 } caught;
+
+static void copy_to_parent(void)
+{
+    static char data[4096]; /* the stack may be what has run out */
+    for (size_t done = 0; done < caught.most;) {
+        size_t want = caught.most - done < sizeof data ? caught.most - done : sizeof data;
+        ssize_t n = pread(caught.fd, data, want, (off_t)done);
+        if (n <= 0 || pwrite(caught.parents, data, (size_t)n, caught.at + (off_t)done) != n)
+            return;
+        done += (size_t)n;
+    }
+}
 
 static void on_crash(int number)
 {
@@ -51,6 +66,7 @@ static void on_crash(int number)
         (void)!write(caught.fd, crashes[i].text, strlen(crashes[i].text));
         (void)pthread_sigmask(SIG_UNBLOCK, &stack, NULL);
         (void)raise(CORE_STACK_SIGNAL);
+        copy_to_parent();
     }
     errno = saved_errno;
     (void)raise(number);
@@ -67,15 +83,20 @@ static void have_another_stack(void)
         free(another.ss_sp);
 }
 
-PyObject *crash_catch(PyObject *module, PyObject *argument)
+PyObject *crash_catch(PyObject *module, PyObject *args)
 {
+    int fd, parents;
+    long long at;
+    Py_ssize_t most;
     (void)module;
     struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_NODEFER | SA_ONSTACK}, before;
-    int fd = PyObject_AsFileDescriptor(argument);
-    if (fd < 0)
+    if (!PyArg_ParseTuple(args, "iiLn:catch_crashes", &fd, &parents, &at, &most))
         return NULL;
     have_another_stack();
     caught.fd = fd;
+    caught.parents = parents;
+    caught.at = (off_t)at;
+    caught.most = (size_t)most;
     caught.pid = getpid();
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < N_CRASHES; i++) {

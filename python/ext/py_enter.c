@@ -392,10 +392,24 @@ static int pin(worker *w, PyObject *cpu_ids)
     return done == NULL ? -1 : 0;
 }
 
+/* What options.descriptors are here. */
+static PyObject *descriptors_of(worker *w)
+{
+    PyObject *list = PyList_New(0);
+    int fd;
+    for (size_t i = 0; list != NULL && (fd = tercio_call_descriptor(w->call, i)) >= 0; i++) {
+        PyObject *number = PyLong_FromLong(fd);
+        if (number == NULL || PyList_Append(list, number) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(number);
+    }
+    return list;
+}
+
 static int enter_process(worker *w, host_env *env, tercio_bytes prepare)
 {
     core_state *st = w->st;
-    PyObject *params = NULL, *parts = NULL, *shared = NULL, *enter = NULL;
+    PyObject *params = NULL, *parts = NULL, *shared = NULL, *enter = NULL, *descriptors = NULL;
     int done = -1;
     st->process_worker = w;
     if (catch_signals(w) < 0)
@@ -412,12 +426,17 @@ static int enter_process(worker *w, host_env *env, tercio_bytes prepare)
     if (enter == NULL)
         goto done;
     const char *method = tercio_method_name(tercio_call_method(w->call));
+    descriptors = descriptors_of(w);
+    if (descriptors == NULL)
+        goto done;
     if (params != NULL)
-        shared = PyObject_CallFunction(enter, "OOOsOO", w->id, PyTuple_GET_ITEM(params, 0), PyTuple_GET_ITEM(params, 1),
-                                       method, PyTuple_GET_ITEM(params, 2), parts);
+        shared =
+            PyObject_CallFunction(enter, "OOOsOOO", w->id, PyTuple_GET_ITEM(params, 0), PyTuple_GET_ITEM(params, 1),
+                                  method, PyTuple_GET_ITEM(params, 2), parts, descriptors);
     else
-        shared = PyObject_CallFunction(enter, "OIOslO", w->id, env->pool->n_workers,
-                                       env->pool->daemon ? Py_True : Py_False, method, env->pool->pid, Py_None);
+        shared =
+            PyObject_CallFunction(enter, "OIOslOO", w->id, env->pool->n_workers, env->pool->daemon ? Py_True : Py_False,
+                                  method, env->pool->pid, Py_None, descriptors);
     if (shared == NULL)
         goto done;
     if (env->pool != NULL && env->pool->shared != NULL) {
@@ -431,6 +450,7 @@ static int enter_process(worker *w, host_env *env, tercio_bytes prepare)
     done = 0;
 
 done:
+    Py_XDECREF(descriptors);
     Py_XDECREF(shared);
     Py_XDECREF(parts);
     Py_XDECREF(params);

@@ -119,8 +119,30 @@ static int open_without_gil(PoolObject *self, tercio_options *options)
     return error;
 }
 
-static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_given)
+/* The numbers of a sequence, for PyMem_Free. Returns: NULL with an exception. */
+static int *numbers_of(PyObject *given, size_t *n)
 {
+    PyObject *tuple = PySequence_Tuple(given);
+    if (tuple == NULL)
+        return NULL;
+    *n = (size_t)PyTuple_GET_SIZE(tuple);
+    int *numbers = PyMem_Calloc(*n + 1, sizeof *numbers);
+    if (numbers == NULL)
+        PyErr_NoMemory();
+    for (size_t i = 0; numbers != NULL && i < *n; i++) {
+        numbers[i] = (int)PyLong_AsLong(PyTuple_GET_ITEM(tuple, (Py_ssize_t)i));
+        if (numbers[i] == -1 && PyErr_Occurred()) {
+            PyMem_Free(numbers);
+            numbers = NULL;
+        }
+    }
+    Py_DECREF(tuple);
+    return numbers;
+}
+
+static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_given, PyObject *descriptors_given)
+{
+    int *descriptors = NULL;
     PyObject *parts = NULL;
     preparation prepared = {0};
     int done = -1;
@@ -153,6 +175,10 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
             goto done;
         options.prepare = prepared.pieces;
         options.n_prepare = prepared.n_pieces;
+        descriptors = numbers_of(descriptors_given, &options.n_descriptors);
+        if (descriptors == NULL)
+            goto done;
+        options.descriptors = descriptors;
     }
     if (self->server != NULL) {
         options.server = ((ServerObject *)self->server)->server;
@@ -186,6 +212,7 @@ static int open_engine(PoolObject *self, PyObject *argv_given, PyObject *parts_g
 
 done:
     Py_XDECREF(parts);
+    PyMem_Free(descriptors);
     preparation_clear(&prepared);
     return done;
 }
@@ -193,13 +220,14 @@ done:
 PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {
-        "n_workers", "method", "first_call",   "shared_objects", "preparation", "argv",        "server", "cpu_ids",
-        "daemon",    "grace",  "init_timeout", "exit_timeout",   "observe",     "max_pending", "pipe",   NULL};
+        "n_workers", "method",      "first_call", "shared_objects", "preparation",  "argv",    "server",
+        "cpu_ids",   "daemon",      "grace",      "init_timeout",   "exit_timeout", "observe", "max_pending",
+        "pipe",      "descriptors", NULL};
     core_state *st = core_of_type(type);
     const char *method;
     unsigned n_workers;
     PyObject *first_call = Py_None, *shared = Py_None, *prepared = NULL, *argv = NULL, *server = Py_None;
-    PyObject *cpu_ids = Py_None, *pipe = Py_None;
+    PyObject *cpu_ids = Py_None, *pipe = Py_None, *descriptors = NULL;
     int daemon = 1, observe = 0;
     Py_ssize_t max_pending = 0;
     double grace = 1.0, init_timeout = 0, exit_timeout = 0;
@@ -207,9 +235,9 @@ PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *empty = PyTuple_New(0);
     if (empty == NULL)
         return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddpnO:Pool", names, &n_workers, &method, &first_call,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Is|$OOOOOOpdddpnOO:Pool", names, &n_workers, &method, &first_call,
                                      &shared, &prepared, &argv, &server, &cpu_ids, &daemon, &grace, &init_timeout,
-                                     &exit_timeout, &observe, &max_pending, &pipe))
+                                     &exit_timeout, &observe, &max_pending, &pipe, &descriptors))
         goto fail;
     if (max_pending < 0) {
         PyErr_SetString(PyExc_ValueError, "max_pending must not be negative");
@@ -265,7 +293,8 @@ PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         goto fail;
     if (cpu_ids != Py_None && (self->cpu_ids = cpu_sets(cpu_ids, n_workers)) == NULL)
         goto fail;
-    if (open_engine(self, argv == NULL ? empty : argv, prepared == NULL ? empty : prepared) < 0)
+    if (open_engine(self, argv == NULL ? empty : argv, prepared == NULL ? empty : prepared,
+                    descriptors == NULL ? empty : descriptors) < 0)
         goto fail;
     Py_DECREF(empty);
     return (PyObject *)self;

@@ -65,7 +65,13 @@ static PyObject *server_get_pid(PyObject *o, void *Py_UNUSED(closure))
     return PyLong_FromLong(((ServerObject *)o)->server_pid);
 }
 
+static PyObject *server_fits(PyObject *o, PyObject *Py_UNUSED(none))
+{
+    return PyBool_FromLong(tercio_server_fits(((ServerObject *)o)->server));
+}
+
 static PyMethodDef server_methods[] = {
+    {"fits", server_fits, METH_NOARGS, "Whether it has the users, groups and rights that this process has now."},
     {"close", server_close, METH_NOARGS, "Ends the server, after the pools that use it."},
     {NULL, NULL, 0, NULL},
 };

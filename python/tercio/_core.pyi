@@ -67,6 +67,9 @@ class Server:
 
     def __init__(self, argv: Sequence[str], *, pipe: tuple[bytes, bytes] | None = None) -> None: ...
     pid: int
+    def fits(self) -> bool:
+        """Whether it has the users, groups and rights that this process has now."""
+
     def close(self) -> None:
         """End the server, and with it the workers that it forked."""
 
@@ -74,9 +77,9 @@ class Server:
 class Pool:
     """A set of live workers, started by the constructor. Everything a worker gets besides calls is fixed here.
 
-    The worker side, for a process: `tercio._worker.enter(worker_id, n_workers, daemon, method, parent_pid, parts)` is
-    called once before anything else (`parts`: None when forked, else what `preparation` held, as memoryviews that may
-    be kept)
+    The worker side, for a process: `tercio._worker.enter(worker_id, n_workers, daemon, method, parent_pid, parts,
+    descriptors)` is called once before anything else (`parts`: None when forked, else what `preparation` held, as
+    memoryviews that may be kept; `descriptors`: the worker's copies of those given here, which are its to close)
     and returns the shared objects (None under fork, where they are inherited); `tercio._ending.leave()` last of all.
     Under threading neither is called.
     """
@@ -98,6 +101,7 @@ class Pool:
         grace: float = 1.0,
         init_timeout: float = 0.0,
         exit_timeout: float = 0.0,
+        descriptors: Sequence[int] = (),  # spawn, forkserver: each worker gets copies; ours may be closed afterwards
         observe: bool = False,  # note which items take longest, and their arguments
         max_pending: int = 0,  # tasks applied and not finished, until `apply` waits; 0: the engine's default
         pipe: tuple[bytes, bytes] | None = None,  # around the argument; None: it is added to argv
@@ -323,8 +327,8 @@ class AsyncResult(Generic[_R]):
 
 STACK_SIGNAL: int
 
-def catch_crashes(fd: int) -> None:
-    """In a worker: at a crash have STACK_SIGNAL raised, for faulthandler, and then crash as without that."""
+def catch_crashes(fd: int, target: int, at: int, most: int, /) -> None:
+    """In a worker: at a crash raise STACK_SIGNAL, for faulthandler on `fd`, copy that to `target`, and crash on."""
 
 def worker_main(argument: str) -> None:
     """tercio_worker_main: does the work of a worker or server and ends the process."""

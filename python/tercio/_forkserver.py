@@ -63,7 +63,8 @@ def get_server() -> _core.Server:
     """The server, started now if need be."""
     global _server
     with _lock:
-        if _server is not None and _server[0] == os.getpid():
+        # A process that gave up its rights gets a server without them; the old one ends with the last pool of its own.
+        if _server is not None and _server[0] == os.getpid() and _server[1].fits():
             return _server[1]
         from tercio import _command, _shutdown
 

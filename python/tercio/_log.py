@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import logging
     from typing import Any
 
-    Place = tuple[int, int, int]  # the process that reads, the pipe's descriptor there, and its inode
+    from tercio._descriptors import Handed
 
 PIECE = 4096  # PIPE_BUF: so much is written at once, or not at all
 MOST_PIECES = 1024  # of one message
@@ -38,7 +38,6 @@ class _State:
     lock = _thread.RLock()  # what the collector finds meanwhile may be a pool, which releases its reader
     handling = _thread.RLock()  # held while a handler runs, and around forks: a copy of its locks would stay locked
     watches_forks = False
-    place: Place | None = None  # in a worker: where its records go
     out = -1  # in a worker: the pipe
     numbers = itertools.count()
     show_warning: Any = None  # warnings' own, for when nobody reads any more
@@ -89,9 +88,6 @@ class _Reader:
         self.source, self.sink = os.pipe()
         self.thread = threading.Thread(target=self.read, name="tercio-log", daemon=True)
         self.thread.start()
-
-    def place(self) -> Place:
-        return os.getpid(), self.sink, os.fstat(self.sink).st_ino
 
     def mark(self, number: int) -> bool:
         """Write a mark; False if nobody reads any more."""
@@ -189,7 +185,7 @@ class _Reader:
 
 def acquire(user: object) -> None:
     """A pool is about to start worker processes."""
-    if not _state.wanted or _state.place is not None:
+    if not _state.wanted or _state.out >= 0:
         return
     import weakref
 
@@ -313,14 +309,15 @@ def _show_warning(packed: bytes | None, text: str, category: str, filename: str,
 # ---- What workers are told --------------------------------------------------------------------------------------
 
 
-def told() -> tuple[Place, dict[str, int], int] | None:
-    """Where fresh workers send their records, and this process's levels."""
-    place = _state.place
-    if place is None:
+def hand(handed: Handed) -> tuple[int, dict[str, int], int] | None:
+    """Where fresh workers send their records, as a descriptor handed over, and this process's levels."""
+    sink = _state.out
+    if sink < 0:
         reader = _state.reader
         if reader is None or _state.pid != os.getpid():
             return None
-        place = reader.place()
+        sink = reader.sink
+    place = handed.add(sink)
     logging: Any = sys.modules.get("logging")
     if logging is None:
         return place, {}, 0
@@ -338,29 +335,19 @@ def inherit() -> None:
     """In a forked worker: the pipe was copied, and so were loggers with their levels."""
     reader = _state.reader
     if reader is not None and _state.pid == os.getppid():
-        _state.place, _state.out = reader.place(), reader.sink
-        _state.place = (_state.pid, *_state.place[1:])
+        _state.out = reader.sink
         os.close(reader.source)
     _state.reader = None
     if _state.out >= 0:
         _divert()
 
 
-def watch(where: tuple[Place, dict[str, int], int] | None) -> None:
-    """In a fresh worker: open the pipe, take over the levels. Without a way to the pipe records stay here."""
-    if where is None:
-        return
+def watch(where: tuple[int, dict[str, int], int]) -> None:
+    """In a fresh worker: take over the pipe and the levels."""
+    from tercio import _descriptors
+
     place, levels, disabled = where
-    fd = -1
-    try:
-        fd = os.open(f"/proc/{place[0]}/fd/{place[1]}", os.O_WRONLY | os.O_CLOEXEC)
-        if os.fstat(fd).st_ino != place[2]:
-            raise OSError("the pool is gone, and its number leads to another file")
-    except OSError:
-        if fd >= 0:
-            os.close(fd)
-        return
-    _state.place, _state.out = place, fd
+    _state.out = _descriptors.take(place)
     import logging
 
     for name, level in levels.items():

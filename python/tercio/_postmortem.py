@@ -1,8 +1,9 @@
 """What a dead worker leaves behind: the stack its crash handler wrote, and what the kernel counted.
 
-The stacks of all workers of this process lie in one anonymous file, a slot a process id. A worker has it open for
-faulthandler alone and writes only when it crashes, so it costs a descriptor here, one in each worker, and no memory
-before the first crash. A worker does not enable faulthandler: that is the user's to do, for a file of their own.
+The stacks of all workers of this process lie in one anonymous file, a slot a process id. A worker has it open, and a
+file of its own that faulthandler writes to when it crashes and that is then copied to its slot. Nothing is written
+before, so this costs a descriptor here, two in each worker, and no memory. A worker does not enable faulthandler: that
+is the user's to do, for a file of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from tercio._descriptors import Handed
 
 NAME = "tercio-stacks"
 SLOT = 1 << 20  # a dump of one thread is cut by faulthandler at 100 frames: far below this
@@ -39,7 +42,7 @@ class _File:
 _file = _File()
 _users: dict[int, Any] = {}  # id -> weak reference
 _gone: list[Any] = []  # users that died without a release, until somebody looks
-_worker_fd = -1  # in a worker: its own way into its parent's file
+_worker_fds: tuple[int, ...] = ()  # in a worker: its own file, and its parent's
 
 
 # ---- In the parent ----------------------------------------------------------------------------------------------
@@ -105,9 +108,9 @@ def release(user: object, core: Any = None) -> None:
             _file.fd = -1
 
 
-def where() -> tuple[int, int] | None:
-    """The process that holds the file and its descriptor there, for fresh workers."""
-    return (_file.pid, _file.fd) if _file.fd >= 0 else None
+def hand(handed: Handed) -> int | None:
+    """Hand the file over to fresh workers; None if there is none."""
+    return handed.add(_file.fd) if _file.fd >= 0 else None
 
 
 def stack(pid: int) -> str:
@@ -219,50 +222,43 @@ def _counter(path: str) -> int | None:
 
 def inherit() -> None:
     """In a forked worker: what the fork copied is its parent's; the worker has its crash written there."""
-    global _worker_fd
-    copied = [fd for fd in (_file.fd, _worker_fd) if fd >= 0]
-    place = (os.getpid(), _file.fd) if _file.fd >= 0 else None
+    global _worker_fds
+    of_parent, copied = _file.fd, _worker_fds
     _file.lock = _thread.RLock()  # another thread of the parent may have held it
     _users.clear()
     _gone.clear()
-    _file.fd, _file.users, _worker_fd = -1, 0, -1
-    watch(place)
+    _file.fd, _file.users, _worker_fds = -1, 0, ()
+    if of_parent >= 0:
+        watch(of_parent)
     for fd in copied:
         os.close(fd)
 
 
-def watch(place: tuple[int, int] | None) -> None:
+def watch(fd: int) -> None:
     """Have this worker's crash written where its parent reads it. Never raises.
 
     Parameters
     ----------
-    place : tuple of int, or None
-        The process that holds the file, and its descriptor there; None: no file.
+    fd : int
+        The parent's file, which belongs to this module from now on.
     """
-    global _worker_fd
-    if place is None:
-        return
-    fd = -1
+    global _worker_fds
+    own = -1
     try:
         import faulthandler
 
         from tercio import _core
 
-        # A description of our own: the parent's is shared with our siblings, offset and all.
-        fd = os.open(f"/proc/{place[0]}/fd/{place[1]}", os.O_RDWR | os.O_CLOEXEC)
-        if place[0] != os.getpid() and not os.readlink(f"/proc/self/fd/{fd}").startswith(
-            (f"/memfd:{NAME}", "/dev/shm/#")
-        ):
-            raise OSError("the pool is gone, and its number leads to another file")
+        own = _nameless_file()
         at = os.getpid() * SLOT
         if os.fstat(fd).st_blocks * 512 > MOST_HELD:
             os.ftruncate(fd, 0)
         elif os.pread(fd, 1, at) not in (b"", b"\0"):
             os.pwrite(fd, bytes(MOST_READ), at)  # of an earlier worker of this number
-        os.lseek(fd, at, os.SEEK_SET)
-        faulthandler.register(_core.STACK_SIGNAL, file=fd, all_threads=False)
-        _core.catch_crashes(fd)
-        _worker_fd = fd
+        faulthandler.register(_core.STACK_SIGNAL, file=own, all_threads=False)
+        _core.catch_crashes(own, fd, at, MOST_READ)
+        _worker_fds = own, fd
     except (ImportError, OSError, ValueError, RuntimeError):
-        if fd >= 0:
-            os.close(fd)
+        for each in (own, fd):
+            if each >= 0:
+                os.close(each)

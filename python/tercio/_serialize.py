@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from tercio._descriptors import Handed, Place
+
     CallTuple = tuple[Callable[..., Any], "Callable[..., Any] | None", "Callable[..., Any] | None"]
 
 PROTOCOL = 5
@@ -187,7 +189,7 @@ def _name(function: object) -> str:
 # ---- Shared objects ---------------------------------------------------------------------------------------------
 
 
-def dump_shared(obj: object, serializer: str, method: str) -> list[Any]:
+def dump_shared(obj: object, serializer: str, method: str, handed: Handed) -> list[Any]:
     """Pack shared objects for fresh workers.
 
     Parameters
@@ -198,6 +200,8 @@ def dump_shared(obj: object, serializer: str, method: str) -> list[Any]:
         The pool's; it is used where pickle doesn't do.
     method : str
         The start method, for error texts.
+    handed : Handed
+        Where open files that it holds are noted.
 
     Returns
     -------
@@ -219,7 +223,7 @@ def dump_shared(obj: object, serializer: str, method: str) -> list[Any]:
     file = io.BytesIO()
     by_value = serializer == "cloudpickle" or (serializer == "pickle" and not main_has_name())
     pickler = _pickler(file, buffers, by_value, method)
-    with _Spawning(method):
+    with _Spawning(handed):
         try:
             pickler.dump(obj)
         except RuntimeError:
@@ -294,12 +298,11 @@ def _check_lock(lock: Any, method: str) -> None:
 class _Spawning:
     """Tells multiprocessing, while it is pickled for a worker, that inheritance is going on in this thread.
 
-    multiprocessing hands over descriptors through the object that it is told of. Ours notes the number, and the
-    worker opens the same file through the parent.
+    multiprocessing hands over descriptors through the object that it is told of. Ours notes them for the pool.
     """
 
-    def __init__(self, method: str) -> None:
-        self.method = method
+    def __init__(self, handed: Handed) -> None:
+        self.handed = handed
         self.context: Any = None
 
     def __enter__(self) -> None:
@@ -312,17 +315,9 @@ class _Spawning:
             self.context.set_spawning_popen(None)
 
     def duplicate_for_child(self, fd: int) -> int:
-        import os
-        import stat
-
-        if stat.S_ISSOCK(os.fstat(fd).st_mode):
-            raise RuntimeError(
-                f"shared_objects holds a socket or a two-way Connection, which a worker started by {self.method} can't "
-                "take over. Use Pipe(duplex=False), a Manager's object, or start_method 'fork' or 'threading'"
-            )
         return fd
 
-    def DupFd(self, fd: int) -> Any:
-        from tercio._worker import Descriptor
+    def DupFd(self, fd: int) -> Place:
+        from tercio._descriptors import Place
 
-        return Descriptor.of(fd)
+        return Place(self.handed.add(fd))

@@ -211,7 +211,8 @@ class Session:
         if method in ("spawn", "forkserver"):
             from tercio import _command
 
-            fresh["preparation"] = _worker.preparation(method, params.shared_objects, params.serializer)
+            prepared = _worker.preparation(method, params.shared_objects, params.serializer)
+            fresh["preparation"], fresh["descriptors"] = prepared
             fresh.update(_command.worker())
             if method == "forkserver":
                 from tercio import _forkserver

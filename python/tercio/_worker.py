@@ -60,7 +60,7 @@ def is_preparing() -> bool:
 # ---- In the parent ----------------------------------------------------------------------------------------------
 
 
-def preparation(method: str, shared_objects: object, serializer: str) -> list[Any]:
+def preparation(method: str, shared_objects: object, serializer: str) -> tuple[list[Any], list[int]]:
     """What a fresh worker needs to know, in parts; ``enter`` takes them in.
 
     Parameters
@@ -76,8 +76,12 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     -------
     list of bytes-like
         The preparation data, then the packed shared objects if there are any.
+    list of int
+        The descriptors that the workers need beside it.
     """
-    from tercio import _command, _ending, _postmortem
+    from tercio import _command, _descriptors, _ending, _postmortem
+
+    handed = _descriptors.Handed()
 
     _main.alias()
     data: dict[str, Any] = {
@@ -85,13 +89,14 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
         "argv": list(sys.argv),
         "directory": _directory(),
         "serializer": serializer,
-        "stacks": _postmortem.where(),
+        "stacks": _postmortem.hand(handed),
+        "recursion": sys.getrecursionlimit(),
     }
     if method == "forkserver":
         data["environment"] = {**os.environ}
     log: Any = sys.modules.get("tercio._log")
     if log is not None:
-        data["log"] = log.told()
+        data["log"] = log.hand(handed)
     data.update(_main.describe())
     data.update(_multiprocessing())
     data["additions"] = _ending.additions()
@@ -101,8 +106,8 @@ def preparation(method: str, shared_objects: object, serializer: str) -> list[An
     if shared_objects is not None:
         from tercio._serialize import dump_shared
 
-        parts += dump_shared(shared_objects, serializer, method)
-    return parts
+        parts += dump_shared(shared_objects, serializer, method, handed)
+    return parts, handed.fds
 
 
 def _dump(data: dict[str, Any]) -> bytes:
@@ -148,37 +153,17 @@ def _multiprocessing() -> dict[str, Any]:
     return told
 
 
-class Descriptor:
-    """A descriptor of the parent that a worker opens for itself when it needs it.
-
-    Parameters
-    ----------
-    pid, fd : int
-        The process that holds it, and its number there. The pool keeps the object that owns it alive.
-    flags : int
-        How it is open there (``O_RDONLY`` and so on).
-    """
-
-    def __init__(self, pid: int, fd: int, flags: int) -> None:
-        self.pid, self.fd, self.flags = pid, fd, flags
-
-    @classmethod
-    def of(cls, fd: int) -> Descriptor:
-        """A descriptor of this process."""
-        import fcntl
-
-        return cls(os.getpid(), fd, fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE)
-
-    def detach(self) -> int:
-        """Open it here; the caller owns the result."""
-        return os.open(f"/proc/{self.pid}/fd/{self.fd}", self.flags | os.O_CLOEXEC)
-
-
 # ---- In the worker ----------------------------------------------------------------------------------------------
 
 
 def enter(
-    worker_id: int, n_workers: int, daemon: bool, method: str, parent_pid: int, parts: Sequence[Any] | None
+    worker_id: int,
+    n_workers: int,
+    daemon: bool,
+    method: str,
+    parent_pid: int,
+    parts: Sequence[Any] | None,
+    descriptors: Sequence[int],
 ) -> Any:
     """Make this process a worker. Called once, first of all.
 
@@ -194,6 +179,8 @@ def enter(
         The pool's process.
     parts : sequence of bytes-like, or None
         What ``preparation`` gave; None for a forked worker.
+    descriptors : sequence of int
+        This worker's copies of those that ``preparation`` gave.
 
     Returns
     -------
@@ -205,8 +192,9 @@ def enter(
         state.parent_name = f"Worker-{state.worker_id}"
     state.worker_id, state.daemon, state.method = worker_id, daemon, method
     state.parent_pid, state.pid = parent_pid, os.getpid()
-    from tercio import _postmortem
+    from tercio import _descriptors, _postmortem
 
+    _descriptors.enter(descriptors)
     _leave_parent_behind(method)
     if parts is None:
         _postmortem.inherit()
@@ -224,7 +212,9 @@ def enter(
     state.authkey = data.get("authkey")
     state.start_method = data.get("start_method")
     state.tracker_fd = data.get("tracker_fd")
-    _postmortem.watch(data.get("stacks"))
+    if data["stacks"] is not None:
+        _postmortem.watch(_descriptors.take(data["stacks"]))
+    sys.setrecursionlimit(data["recursion"])
     if "environment" in data:
         _set_environment(data["environment"])
     sys.path[:] = data["path"]

@@ -16,7 +16,7 @@ import faults
 import pytest
 import tasks
 from support import descendants
-from tercio import WorkerPool, _postmortem
+from tercio import WorkerPool, _descriptors, _postmortem
 from tercio.exception import WorkerDiedError
 
 HERE = Path(__file__).parent
@@ -80,7 +80,9 @@ def test_stacks_that_nobody_reads_are_bounded(monkeypatch):
             with pytest.raises(WorkerDiedError):  # its stack may be read before the next worker drops it, or not
                 pool.map(faults.deep, [(3, "abort")])
         assert pool.map(abs, [-1]) == [1]  # by a worker that found too much there when it started
-        assert os.fstat(_postmortem.where()[1]).st_blocks == 0
+        handed = _descriptors.Handed()
+        _postmortem.hand(handed)
+        assert os.fstat(handed.fds[0]).st_blocks == 0
     assert _postmortem.stack(os.getpid()) == ""
 
 

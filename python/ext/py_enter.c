@@ -457,16 +457,13 @@ done:
     return done;
 }
 
-/* Names this thread for threading.current_thread(). A courtesy: failing it fails nothing. */
-static void name_thread(worker *w)
+/* Makes this thread known to threading, or takes it out of its books: nobody else does that for a thread which threading
+ * didn't start. A courtesy: failing it fails nothing. */
+static void tell_threading(worker *w, int which, PyObject *argument)
 {
-    PyObject *function = core_function(w->st, FN_CURRENT_THREAD);
-    PyObject *thread = function == NULL ? NULL : PyObject_CallNoArgs(function);
-    PyObject *name = PyUnicode_FromFormat("Worker-%u", tercio_worker_id(w->call));
-    if (thread != NULL && name != NULL)
-        PyObject_SetAttrString(thread, "name", name);
-    Py_XDECREF(thread);
-    Py_XDECREF(name);
+    PyObject *function = core_function(w->st, which);
+    PyObject *done = function == NULL ? NULL : PyObject_CallFunctionObjArgs(function, argument, NULL);
+    Py_XDECREF(done);
     PyErr_Clear();
 }
 
@@ -480,26 +477,12 @@ static void trace_thread(worker *w)
     Py_XDECREF(done);
 }
 
-/* Takes this thread out of threading's books: nobody else does it for a thread that it didn't start. */
-static void forget_thread(worker *w)
-{
-    PyObject *module = PyImport_ImportModule("threading");
-    PyObject *active = module == NULL ? NULL : PyObject_GetAttrString(module, "_active");
-    PyObject *ident = PyLong_FromUnsignedLong(w->ident);
-    if (active != NULL && ident != NULL && PyDict_Check(active))
-        PyDict_DelItem(active, ident);
-    PyErr_Clear();
-    Py_XDECREF(ident);
-    Py_XDECREF(active);
-    Py_XDECREF(module);
-}
-
 static int enter_thread(worker *w, host_env *env)
 {
     w->ident = PyThread_get_thread_ident();
     w->next = w->st->thread_workers;
     w->st->thread_workers = w;
-    name_thread(w);
+    tell_threading(w, FN_THREAD_ENTER, w->id);
     trace_thread(w);
     if (env->pool->shared != NULL && env->pool->shared != Py_None) {
         Py_INCREF(env->pool->shared);
@@ -625,13 +608,13 @@ void worker_leave(void *user, tercio_call *call)
         Py_XDECREF(done);
         return; /* the process ends, and what is left goes with it */
     }
-    forget_thread(w);
+    tell_threading(w, FN_THREAD_LEAVE, NULL);
     worker_delete(w);
     attach_end(PyThreadState_Get());
 }
 
-/* A task has ended its thread. What it ran still stands on the thread's state, which is left as it is: to run on with it
- * isn't safe. Another one is for the little that is to be done. */
+/* A task has ended its thread. What it ran still stands on the thread's state, with which nothing can run any more, and at
+ * which nobody may look any more. Another state is for what is to be done. */
 void worker_lost(void *user, tercio_call *call)
 {
     const host_env *env = user;
@@ -639,13 +622,17 @@ void worker_lost(void *user, tercio_call *call)
     if (w == NULL)
         return;
     *tercio_call_user(call) = NULL;
-    PyThreadState *ts = PyGILState_GetThisThreadState();
-    if (ts != NULL && ts == _PyThreadState_UncheckedGet()) /* it ended with the GIL */
+    PyThreadState *old = PyGILState_GetThisThreadState();
+    if (old != NULL && old == _PyThreadState_UncheckedGet()) /* it ended with the GIL */
         (void)PyEval_SaveThread();
-    ts = attach_new(env->interp);
+    PyThreadState *ts = attach_new(env->interp);
     if (ts == NULL)
         return;
-    forget_thread(w);
+    tell_threading(w, FN_THREAD_LEAVE, NULL);
     worker_delete(w);
+    if (old != NULL) {
+        PyThreadState_Clear(old);
+        PyThreadState_Delete(old);
+    }
     attach_end(ts);
 }

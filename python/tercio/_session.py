@@ -191,7 +191,7 @@ class Session:
         check_may_start(method)
         if method == "threading":
             # Here, as until Python 3.13 the thread that imports it first is the main one to it, and waited for.
-            import threading  # noqa: F401
+            from tercio import _threads  # noqa: F401
 
             self._open(call, limits, {})
             return

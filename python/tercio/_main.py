@@ -203,7 +203,7 @@ class _Unrun(type(sys)):  # type: ignore[misc]
         data = None if name.startswith("__") else self.__dict__.pop("_data", None)
         if data is None:
             raise AttributeError(f"module '__mp_main__' has no attribute {name!r}")
-        self.__class__ = type(sys)
+        self.__class__ = type(sys)  # type: ignore[assignment]
         _fill(self, data)
         return getattr(self, name)
 

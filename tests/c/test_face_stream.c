@@ -492,7 +492,7 @@ static void newer_programs(void **state)
     newer_result result = {.known.size = sizeof result, .unknown = 77};
     assert_int_equal(tercio_map(pool, FAIL_THIRDS, &in, sizeof in, 1, &out, &map.known, &result.known), 1);
     assert_int_equal(result.known.code, 7);
-    assert_int_equal(result.unknown, 77);
+    assert_int_equal(result.unknown, 0); /* a field that this library does not know has its default */
     assert_int_equal(result.known.size, sizeof result);
     map.unknown = 1; /* an option that this library doesn't know can't be honoured */
     assert_int_equal(tercio_map(pool, FAIL_THIRDS, &in, sizeof in, 1, &out, &map.known, NULL), TERCIO_EINVAL);

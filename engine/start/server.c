@@ -75,7 +75,7 @@ static _Noreturn void enter_child(server *s, client *c, const tercio__server_sta
 {
     if (tercio__die_with_parent(parent, true, -1))
         _exit(0);
-    tercio__owned_drop(NULL, 0); /* of pools that a preloaded module has */
+    tercio__owned_drop(NULL, 0);      /* of pools that a preloaded module has */
     tercio__join_group_of(s->parent); /* which may have moved since the server was started */
     tercio__signals_ignore(ask->head.ignored);
     tercio__signals_enter(ask->head.blocked, tercio__interrupt_signal());

@@ -6,8 +6,8 @@
 #include <pthread.h>
 #include <sys/resource.h>
 
-#include "tercio.h"
 #include "plat/plat.h"
+#include "tercio.h"
 
 /* What a main thread without a limit is taken for, and the most that is set aside for one with a limit. */
 #define UNLIMITED_STACK ((size_t)64 << 20)

@@ -9,7 +9,7 @@ enum { GOOD, BAD, HELD };
 
 static struct {
     _Atomic uint32_t answered, released; /* released: items of kind HELD end */
-} * place; /* shared with forked workers */
+} * place;                               /* shared with forked workers */
 
 static int run_one(void *user, tercio_call *call, const tercio_chunk *chunk)
 {
@@ -85,8 +85,8 @@ static void room_for_more_than_an_int(void **state)
 {
     static const size_t bounds[] = {0, 5, (size_t)INT32_MAX + 1, (size_t)UINT32_MAX + 2, SIZE_MAX};
     static const int rooms[] = {INT32_MAX, 4, INT32_MAX, INT32_MAX, INT32_MAX};
-    tercio_pool *pool = open_one(state);
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
+        tercio_pool *pool = open_one(state); /* a fresh one: the room of a slot comes back a moment after its answer */
         tercio_map_options options = {
             .size = sizeof options, .max_active = bounds[i], .unordered = true, .in_turn = true};
         tercio_result result = {.size = sizeof result};
@@ -101,8 +101,8 @@ static void room_for_more_than_an_int(void **state)
         assert_int_equal(tercio_next(run, BOUND_SECONDS / 2, &result), 1);
         tercio_release(run, &result);
         tercio_run_close(run);
+        tercio_close(pool);
     }
-    tercio_close(pool);
 }
 
 static const battery_test tests[] = {

@@ -113,6 +113,7 @@ static int open_without_gil(PoolObject *self, tercio_options *options)
         }
         if (waits)
             pthread_sigmask(SIG_SETMASK, &before, NULL);
+        options->sigmask = NULL;
         if (error == TERCIO_EINTERRUPTED && (PyErr_Occurred() || PyErr_CheckSignals() < 0))
             return error;
     } while (error == TERCIO_EINTERRUPTED);

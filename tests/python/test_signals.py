@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -224,9 +225,15 @@ def test_replacements_have_the_same_mask(start_method):
 
 
 def test_a_program_that_a_callback_starts_blocks_nothing(start_method):
-    found = []
+    found, called = [], threading.Event()
+
+    def start(_):
+        found.append(of_a_program())
+        called.set()
+
     with WorkerPool(1, start_method=start_method) as pool:
-        pool.apply_async(tasks.double, 1, callback=lambda _: found.append(of_a_program())).get()
+        pool.apply_async(tasks.double, 1, callback=start)
+        assert called.wait(BOUND)  # nobody waits in the pool, so the supervisor calls it
     assert found == [of_a_program()]
 
 

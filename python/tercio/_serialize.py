@@ -226,9 +226,9 @@ def dump_shared(obj: object, serializer: str, method: str, handed: Handed) -> li
     with _Spawning(handed):
         try:
             pickler.dump(obj)
-        except RuntimeError:
-            raise  # says itself what is wrong: it's ours or multiprocessing's
         except Exception as error:
+            if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
+                raise  # its text names what is wrong: it's ours or multiprocessing's
             if serializer != "dill":
                 raise _errors.not_picklable("shared_objects", None, None, error) from error
             try:

@@ -29,7 +29,7 @@ PACKAGE = $(VENV)/.tercio-installed
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h' 2>/dev/null || find . -name '*.[ch]' -not -path './build/*')
 SOURCES = $(shell find engine include python -type f ! -name '*.py[co]') meson.build meson.options pyproject.toml
 # Hangs are ended by pytest-timeout; this is for one that keeps the interpreter itself.
-BOUND = timeout --signal=ABRT --kill-after=20 3600
+BOUND = timeout --signal=ABRT --kill-after=20 2400
 LONG_BOUND = timeout --signal=ABRT --kill-after=20 5400
 
 .PHONY: run test test-c test-python test-dev build bench check format docs storm soak clean setup

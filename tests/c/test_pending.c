@@ -5,6 +5,8 @@
  */
 #include "battery.h"
 
+#include <semaphore.h>
+
 enum { MOST = 4 };
 
 static tercio_pool *open_bounded(void **state, unsigned n_workers, size_t max_pending)
@@ -307,18 +309,21 @@ static void a_pool_that_ends_lets_go(void **state)
 typedef struct {
     tercio_pool *pool;
     uint32_t first, n;
-    unsigned refused;
+    sem_t *refused;
 } producer;
 
 static void *produce(void *argument)
 {
     producer *self = argument;
     tercio_run *last[2] = {NULL, NULL};
+    bool was_refused = false;
     for (uint32_t i = 0; i < self->n; i++) {
         tercio_run **run = &last[i % 2];
         tercio_run_close(*run); /* perhaps before it ran */
         while (submit(self->pool, WORK, (item){.index = self->first + i}, run) == TERCIO_EAGAIN) {
-            self->refused++;
+            if (!was_refused)
+                sem_post(self->refused);
+            was_refused = true;
             if (tercio_wait_room(self->pool, BOUND_SECONDS / 2, NULL))
                 abort();
         }
@@ -334,20 +339,28 @@ static void *produce(void *argument)
 
 static void many_threads_submit(void **state)
 {
-    enum { THREADS = 4, EACH = SLOW ? 300 : 2000 };
-    tercio_pool *pool = open_bounded(state, 2, 3);
+    enum { THREADS = 4, BOUND = 3, EACH = SLOW ? 300 : 2000 };
+    tercio_pool *pool = open_bounded(state, 2, BOUND);
+    tercio_run *gated[BOUND];
     producer all[THREADS];
     pthread_t threads[THREADS];
-    unsigned refused = 0;
+    sem_t refused;
+    assert_int_equal(sem_init(&refused, 0, 0), 0);
+    for (uint32_t i = 0; i < BOUND; i++)
+        assert_int_equal(submit_gated(pool, THREADS * EACH + i, &gated[i]), 0);
     for (uint32_t i = 0; i < THREADS; i++) {
-        all[i] = (producer){.pool = pool, .first = i * EACH, .n = EACH};
+        all[i] = (producer){.pool = pool, .first = i * EACH, .n = EACH, .refused = &refused};
         assert_int_equal(pthread_create(&threads[i], NULL, produce, &all[i]), 0);
     }
-    for (int i = 0; i < THREADS; i++) {
+    for (int i = 0; i < THREADS; i++) /* each of them is refused at first */
+        while (sem_wait(&refused) != 0)
+            assert_int_equal(errno, EINTR);
+    open_gate();
+    for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
-        refused += all[i].refused;
-    }
-    assert_true(refused > 0);
+    for (int i = 0; i < BOUND; i++)
+        expect_result(gated[i], 0);
+    sem_destroy(&refused);
     for (uint32_t i = 0; i < THREADS * EACH; i++)
         assert_true(the_ledger->begun[i] <= 1);
     tercio_close(pool);

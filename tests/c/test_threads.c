@@ -2,6 +2,7 @@
  *
  * The C face: what tasks do to the thread that runs them. They end it, are cancelled in it, and use its stack.
  */
+#include "child.h"
 #include "face_tasks.h"
 
 #include <pthread.h>
@@ -102,7 +103,9 @@ static void a_thread_that_ends_costs_its_item(void **state)
 {
     tercio_pool *pool = open_threads(state, 0);
     tercio_result first;
-    for (unsigned task = ENDS_THREAD; task <= IS_CANCELLED; task++)
+    /* GCC's address sanitizer keeps the frames of a cancelled thread poisoned, and finds fault with its own next call. */
+    unsigned last = SANITIZED ? ENDS_THREAD : IS_CANCELLED;
+    for (unsigned task = ENDS_THREAD; task <= last; task++)
         for (int again = 0; again < 3; again++) {
             assert_int_equal(map(pool, task, &first), 1);
             assert_int_equal(first.index, VICTIM);
@@ -112,7 +115,8 @@ static void a_thread_that_ends_costs_its_item(void **state)
         }
     tercio_stats stats[2] = {{.size = sizeof *stats}};
     assert_int_equal(tercio_get_stats(pool, stats, 2), 2);
-    assert_in_range(stats[0].restarts + stats[1].restarts, 5, 6); /* the last one may not be replaced yet */
+    assert_in_range(stats[0].restarts + stats[1].restarts, 3 * last + 2,
+                    3 * last + 3); /* the last one may not be replaced yet */
     assert_int_equal(tercio_finish(pool, 0, NULL, NULL), 0);
     tercio_close(pool);
 }

@@ -444,10 +444,10 @@ void tercio__arena_delete(tercio__arena *arena)
 {
     if (!arena)
         return;
-    /* In a forked child the mappings were not inherited, and others may lie there by now. */
+    /* In a forked child the mappings were not inherited, and others may lie there by now; the heap's blocks were copied. */
     bool ours = arena->generation == tercio__fork_generation();
-    bool pool_is_gone = tercio__file_retired(arena->file);
-    for (uint32_t id = 1; id < arena->n_records && ours && arena->fd < 0; id++)
+    bool pool_is_gone = !ours || tercio__file_retired(arena->file);
+    for (uint32_t id = 1; id < arena->n_records && arena->fd < 0; id++)
         if (arena->records[id].head) {
             if (pool_is_gone) /* then nobody will look at what was lent and not seen yet */
                 tercio__heap_block_end(arena->records[id].head);

@@ -57,6 +57,12 @@ void tercio__file_unref(tercio__file *); /* the last one closes the descriptor *
  * uses it. */
 void tercio__file_retire(tercio__file *);
 int tercio__file_fd(const tercio__file *);
+/* Around a fork: takes the lock if it is free, so that the child's copy can be walked. Returns: whether it has it. */
+bool tercio__file_hold(tercio__file *);
+void tercio__file_let_go(tercio__file *);
+/* In a child that was forked since the file was made: closes the descriptor, and frees the file whatever refers to it.
+ * Views that are open there may be closed later. `is_whole`: the lock was held during the fork. */
+void tercio__file_forget(tercio__file *, bool is_whole);
 /* Rings `bell` once views of more than TERCIO__KEEP_WARM bytes were closed in this process from now on; -1: don't. */
 void tercio__file_listen(tercio__file *, int bell);
 uint64_t tercio__file_returned(tercio__file *); /* bytes of views closed since then; caller: the process that made it */

@@ -5,8 +5,9 @@
  * memory stays as long as somebody has it open, and a lifeline whole (plat.h says what one is), so that two pools could
  * keep each other's workers alive when the parent is gone. So a forked worker closes them.
  *
- * A number that was closed in a worker may be another descriptor's there. Copies of the parent's pools, runs and servers,
- * which a host's collector may find in a worker, must not close it: each knows its process by its fork generation.
+ * A number that was closed in a worker, or in a child that the application forked, may be another descriptor's there. Copies
+ * of the parent's pools, runs and servers know their process by their fork generation, and close in a child just what is
+ * certainly the parent's: a descriptor whose open file has the mark of pools, and which this process has not made itself.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 
 #include "arena.h"
 #include "descriptors.h"
+#include "plat/plat.h"
 
 /* Numbers beyond these are closed by nobody. Of the table, only what is used is memory. */
 enum { WORD = 64, WORDS = (1 << 20) / WORD };
@@ -36,6 +38,15 @@ static uint64_t bit(int fd)
 
 int tercio__owned(int fd)
 {
+    if (fd >= 0) {
+        (void)tercio__owned_copy(fd); /* first: to another thread, a mark without an entry is a forked parent's */
+        (void)tercio__descriptor_mark(fd);
+    }
+    return fd;
+}
+
+int tercio__owned_copy(int fd)
+{
     if (!is_of_the_table(fd))
         return fd;
     size_t needs = (size_t)fd / WORD + 1, n = atomic_load(&n_words);
@@ -45,10 +56,13 @@ int tercio__owned(int fd)
     return fd;
 }
 
-void tercio__owned_close(int fd, uint32_t of_generation)
+static bool is_own(int fd)
 {
-    if (fd < 0 || of_generation != tercio__fork_generation())
-        return;
+    return (atomic_load(&words[fd / WORD]) & bit(fd)) != 0;
+}
+
+static void close_own(int fd)
+{
     /* In this order: a worker that is forked between has one descriptor more; the other way it might close what has just
      * got the number. */
     if (is_of_the_table(fd))
@@ -56,9 +70,36 @@ void tercio__owned_close(int fd, uint32_t of_generation)
     close(fd);
 }
 
+void tercio__owned_close(int fd, uint32_t of_generation)
+{
+    if (fd < 0)
+        return;
+    if (of_generation == tercio__fork_generation())
+        close_own(fd);
+    else if (is_of_the_table(fd) && !is_own(fd) && tercio__descriptor_is_marked(fd))
+        close(fd);
+}
+
+void tercio__owned_copy_close(int fd, uint32_t of_generation, const uint64_t identity[2])
+{
+    uint64_t now[2];
+    if (fd < 0)
+        return;
+    if (of_generation == tercio__fork_generation())
+        close_own(fd);
+    else if (is_of_the_table(fd) && !is_own(fd) && tercio__descriptor_identity(fd, now) && now[0] == identity[0] &&
+             now[1] == identity[1])
+        close(fd);
+}
+
 void tercio__owned_fork(bool begins)
 {
     forks_a_worker = begins;
+}
+
+bool tercio__owned_forks_a_worker(void)
+{
+    return forks_a_worker;
 }
 
 static void forget_all(void)

@@ -9,12 +9,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* From now on workers that are forked close it. Returns: fd, also where it is an error. */
+/* From now on workers that are forked close it. It is marked, so its open file must be the pool's alone. Returns: fd, also
+ * where it is an error. */
 int tercio__owned(int fd);
-/* Closes what tercio__owned had, in the process whose it is; nothing in a forked child, nor for an error. */
+/* ... for a copy of a descriptor of the application's, which has no mark. */
+int tercio__owned_copy(int fd);
+/* Closes what tercio__owned had. In a child that was forked since, it is closed where it is still open there: where the
+ * number has come to stand for something else, nothing is. */
 void tercio__owned_close(int fd, uint32_t fork_generation);
+/* The same for tercio__owned_copy; `identity` is what tercio__descriptor_identity said of it. */
+void tercio__owned_copy_close(int fd, uint32_t fork_generation, const uint64_t identity[2]);
 /* Around a worker's fork, in the parent: this thread begins one, has done it. */
 void tercio__owned_fork(bool begins);
+bool tercio__owned_forks_a_worker(void); /* this thread has begun one */
 /* In the worker: closes all but those of `keep`. */
 void tercio__owned_drop(const int *keep, size_t n);
 /* In a child that was forked, by whomever, before anything else. */

@@ -11,7 +11,7 @@
  *
  * After a fork the child may use the object (a forked worker does), but never its lock, which may have been held by
  * a thread that the child doesn't have. So the list of views is kept in the process that made the file alone; it is
- * the only one that discards memory of the dead. A view that is closed there after a fork stays in the list: its
+ * the only one that discards memory of the dead. A view that is closed there after a fork becomes a ghost: its
  * pages are still read in the child, so they are nobody's to give back.
  */
 #include "arena.h"
@@ -43,9 +43,10 @@ struct tercio__file {
     _Atomic uint32_t refs, uses;
     _Atomic bool retired;
     int fd;
-    uint32_t generation;  /* of the process that made it */
-    pthread_mutex_t lock; /* what follows; only in that process */
-    struct view *views;
+    uint32_t generation;      /* of the process that made it */
+    pthread_mutex_t lock;     /* what follows; only in that process */
+    struct view *views;       /* that are open */
+    struct view *ghosts;      /* that were closed, and that a forked child may still read */
     tercio__range *discarded; /* ranges whose owner is dead */
     size_t n_discarded;
     uint64_t returned; /* bytes, since somebody listens */
@@ -160,18 +161,41 @@ void tercio__file_retire(tercio__file *file)
         tercio__file_unuse(file);
 }
 
+static void free_lists(tercio__file *file)
+{
+    while (file->ghosts) {
+        struct view *view = file->ghosts;
+        file->ghosts = view->next;
+        free(view);
+    }
+    free(file->discarded);
+}
+
 void tercio__file_unref(tercio__file *file)
 {
     if (!file || atomic_fetch_sub_explicit(&file->refs, 1, memory_order_acq_rel) != 1)
         return;
     tercio__file_retire(file);
     pthread_mutex_destroy(&file->lock);
-    while (file->views) { /* those that a fork has left; an open one would hold a reference */
-        struct view *view = file->views;
-        file->views = view->next;
-        free(view);
-    }
-    free(file->discarded);
+    free_lists(file); /* an open view would hold a reference */
+    free(file);
+}
+
+bool tercio__file_hold(tercio__file *file)
+{
+    return pthread_mutex_trylock(&file->lock) == 0;
+}
+
+void tercio__file_let_go(tercio__file *file)
+{
+    pthread_mutex_unlock(&file->lock);
+}
+
+void tercio__file_forget(tercio__file *file, bool is_whole)
+{
+    tercio__owned_close(file->fd, file->generation);
+    if (is_whole)
+        free_lists(file);
     free(file);
 }
 
@@ -230,9 +254,11 @@ int tercio__file_discard(tercio__file *file, const tercio__range *ranges, size_t
         return error;
     pthread_mutex_lock(&file->lock);
 
+    const struct view *const lists[] = {file->views, file->ghosts};
     size_t n_islands = n_kept;
-    for (const struct view *v = file->views; v; v = v->next)
-        n_islands++;
+    for (size_t i = 0; i < 2; i++)
+        for (const struct view *v = lists[i]; v; v = v->next)
+            n_islands++;
     tercio__range *islands = malloc((n_islands + 1) * sizeof *islands);
     tercio__range *known = realloc(file->discarded, (file->n_discarded + n + 1) * sizeof *known);
     if (known)
@@ -244,8 +270,9 @@ int tercio__file_discard(tercio__file *file, const tercio__range *ranges, size_t
     n_islands = 0;
     for (size_t i = 0; i < n_kept; i++)
         islands[n_islands++] = (tercio__range){kept[i].offset, whole_pages(kept[i].size)};
-    for (const struct view *v = file->views; v; v = v->next)
-        islands[n_islands++] = (tercio__range){v->block.offset, v->mapped};
+    for (size_t i = 0; i < 2; i++)
+        for (const struct view *v = lists[i]; v; v = v->next)
+            islands[n_islands++] = (tercio__range){v->block.offset, v->mapped};
     qsort(islands, n_islands, sizeof *islands, by_offset);
 
     for (size_t r = 0; r < n; r++) {
@@ -365,7 +392,7 @@ static void enlist(struct view *view)
     pthread_mutex_unlock(&file->lock);
 }
 
-static void delist(struct view *view)
+static void delist(struct view *view, bool becomes_a_ghost)
 {
     if (!view->listed)
         return;
@@ -374,6 +401,10 @@ static void delist(struct view *view)
     if (view->next)
         view->next->link = view->link;
     view->listed = false;
+    if (becomes_a_ghost) {
+        view->next = view->file->ghosts;
+        view->file->ghosts = view;
+    }
     pthread_mutex_unlock(&view->file->lock);
 }
 
@@ -409,7 +440,7 @@ static int map_block(struct view *view)
     if (!error)
         error = tercio__shm_map(file->fd, block->offset, view->mapped, TERCIO__MAP_PRIVATE, &memory);
     if (error)
-        delist(view);
+        delist(view, false);
     else
         view->head = memory;
     return error;
@@ -465,15 +496,17 @@ void tercio__view_close(tercio_view *out)
 
     if (view->mapped)
         tercio__shm_unmap(view->head, view->mapped);
+    if (!view->mapped) { /* a child's copy of it is the child's own */
+        tercio__heap_block_end(view->head);
+        tercio__heap_block_drop(view->head);
+    }
     if (view->generation == tercio__fork_generation()) {
-        if (!view->mapped) {
-            tercio__heap_block_end(view->head);
-            tercio__heap_block_drop(view->head);
-        } else if (view->forks != tercio__fork_count()) {
+        if (view->mapped && view->forks != tercio__fork_count()) {
             /* Asked after the unmapping: a fork that isn't counted yet can't copy these pages any more. */
             ghost = view->listed;
-        } else {
-            delist(view);
+            delist(view, true);
+        } else if (view->mapped) {
+            delist(view, false);
             if (!view->pinned)
                 give_back(file, &view->block);
         }

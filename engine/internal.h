@@ -170,11 +170,12 @@ struct tercio_run {
     bool waits, wants_room;                 /* ... and asleep in tercio_wait ... */
     int waits_on;                           /* ... on this bell */
     int bell;                               /* of this run alone; -1: none yet */
-    uint32_t fork_generation;
-    bool bell_public;  /* tercio_run_fd was asked for */
-    bool interrupted;  /* whoever waits shall return, once */
-    double item_ns;    /* mean time of an item, smoothed; 0: none yet */
-    uint32_t depth;    /* messages ahead of each worker */
+    uint32_t fork_generation;               /* of the pool: in a forked child the pool may be closed before the run */
+    bool is_whole;                          /* as the pool's */
+    bool bell_public;                       /* tercio_run_fd was asked for */
+    bool interrupted;                       /* whoever waits shall return, once */
+    double item_ns;                         /* mean time of an item, smoothed; 0: none yet */
+    uint32_t depth;                         /* messages ahead of each worker */
     uint64_t passed[]; /* by worker: 1 + the highest turn that it is through with; 0: none, as for one that is new */
 };
 
@@ -227,6 +228,7 @@ struct tercio_pool {
 
     int caller_bell, keeper_bell, set;
     int *descriptors; /* that fresh workers get copies of: ours */
+    uint64_t (*descriptor_identities)[2];
     size_t n_descriptors;
     int lifeline[2];          /* for workers that a thread starts which may end before the process; -1: not needed */
     bool driver;              /* somebody waits on caller_bell */
@@ -257,6 +259,12 @@ struct tercio_pool {
     tercio__inbox garbage; /* messages and answers that nobody will read, for host->drop */
     tercio__inbox exits;   /* what exit functions left */
     _Atomic uint32_t interrupted;
+    /* forked.c */
+    tercio_pool *next_pool, **link; /* in the list of pools */
+    uint32_t list_number;
+    bool is_listed;
+    bool is_held;  /* its lock is, by the thread that forks */
+    bool is_whole; /* in a forked child: no other thread was changing the pool during the fork */
     /* deaths.c, as they were when the pool was opened: processes of this control group that the kernel killed for
      * memory, and workers of this process that were killed at all. */
     bool counts_memory_kills;
@@ -274,6 +282,12 @@ static inline void tercio__unlock(tercio_pool *pool)
 static inline bool tercio__is_ours(const tercio_pool *pool)
 {
     return pool->fork_generation == tercio__fork_generation();
+}
+
+/* Its pool is open, and this process's. Never looks at the pool. */
+static inline bool tercio__run_is_ours(const tercio_run *run)
+{
+    return run->pool && run->fork_generation == tercio__fork_generation();
 }
 
 /* Messages may be pushed, and runs opened. */
@@ -498,6 +512,16 @@ void tercio__note_moved(tercio_pool *, uint64_t bytes);
  * 0: not before something moves. */
 uint64_t tercio__linger(tercio_pool *);
 
+/* ---- forked.c: copies of pools in forked children ------------------------------------------------------------------ */
+
+/* The list of the pools that can be closed. */
+void tercio__pool_enlist(tercio_pool *);
+void tercio__pool_delist(tercio_pool *);
+/* tercio_close in a child that was forked since the pool was opened. */
+void tercio__pool_forget(tercio_pool *);
+/* tercio__context_unref there: its blocks are left alone. */
+void tercio__context_forget(tercio__context *);
+
 /* ---- metrics.c ---------------------------------------------------------------------------------------------------- */
 
 /* Takes over what a worker's channel tells about its longest items. Lock held. */
@@ -514,6 +538,11 @@ void tercio__worker_gone(tercio__worker *, const tercio__exit *);
 bool tercio__worker_collect(tercio__worker *);
 /* Gives back the memory of dead workers' arenas, once no result lies there. Under the lock. */
 void tercio__discard_dead(tercio_pool *);
+
+/* ---- pool.c ---------------------------------------------------------------------------------------------------------- */
+
+/* Closes the pool's own descriptors and frees what tercio_open allocates and keeps in its place, the pool too. */
+void tercio__pool_free(tercio_pool *);
 
 /* ---- supervise.c -------------------------------------------------------------------------------------------------- */
 

@@ -248,13 +248,15 @@ static int copy_descriptors(tercio_pool *pool)
     if (n == 0 || (pool->method != TERCIO_SPAWN && pool->method != TERCIO_FORKSERVER))
         return 0;
     pool->descriptors = calloc(n, sizeof *pool->descriptors);
-    if (pool->descriptors == NULL)
+    pool->descriptor_identities = calloc(n, sizeof *pool->descriptor_identities);
+    if (pool->descriptors == NULL || pool->descriptor_identities == NULL)
         return TERCIO_ENOMEM;
     for (; pool->n_descriptors < n; pool->n_descriptors++) {
         int fd = fcntl(given[pool->n_descriptors], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
         if (fd < 0)
             return TERCIO_ESYSTEM;
-        pool->descriptors[pool->n_descriptors] = tercio__owned(fd);
+        pool->descriptors[pool->n_descriptors] = tercio__owned_copy(fd);
+        (void)tercio__descriptor_identity(fd, pool->descriptor_identities[pool->n_descriptors]);
     }
     return 0;
 }
@@ -321,6 +323,7 @@ int tercio_open(tercio_pool **out, const tercio_options *options)
         errno = kept;
         return error;
     }
+    tercio__pool_enlist(pool);
     *out = pool;
     return 0;
 }
@@ -552,17 +555,23 @@ static void free_memory(tercio_pool *pool)
         tercio__file_retire(pool->file);
         tercio__file_unref(pool->file);
     }
+    free(pool->dead_ranges);
+    pthread_cond_destroy(&pool->keeper_moves);
+    pthread_mutex_destroy(&pool->lock);
+    tercio__pool_free(pool);
+}
+
+void tercio__pool_free(tercio_pool *pool)
+{
     const int own[] = {pool->caller_bell, pool->keeper_bell, pool->set, pool->lifeline[0], pool->lifeline[1]};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         tercio__owned_close(own[i], pool->fork_generation);
     for (size_t i = 0; i < pool->n_descriptors; i++)
-        tercio__owned_close(pool->descriptors[i], pool->fork_generation);
+        tercio__owned_copy_close(pool->descriptors[i], pool->fork_generation, pool->descriptor_identities[i]);
     free(pool->descriptors);
-    free(pool->dead_ranges);
+    free(pool->descriptor_identities);
     free(pool->workers);
     free(pool->kept);
-    pthread_cond_destroy(&pool->keeper_moves);
-    pthread_mutex_destroy(&pool->lock);
     free(pool);
 }
 
@@ -571,11 +580,10 @@ void tercio_close(tercio_pool *pool)
     if (pool == NULL)
         return;
     if (!tercio__is_ours(pool)) {
-        /* A child that the application forked: nothing of this is its own but the heap. */
-        for (tercio_run *run = pool->runs; run; run = run->next)
-            run->pool = NULL;
+        tercio__pool_forget(pool);
         return;
     }
+    tercio__pool_delist(pool);
     tercio__keeper_stop(pool);
     if (pool->started && pool->workers)
         end_workers(pool);

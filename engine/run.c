@@ -14,7 +14,7 @@ int tercio__run_check(const tercio_run *run)
         return TERCIO_EINVAL;
     if (run->pool == NULL)
         return TERCIO_ECLOSED;
-    return tercio__is_ours(run->pool) ? 0 : TERCIO_EFORKED;
+    return tercio__run_is_ours(run) ? 0 : TERCIO_EFORKED;
 }
 
 /* The shortest that a run which is open asks for. */
@@ -352,7 +352,7 @@ void tercio_release(tercio_run *run, tercio_result *result)
         tercio__face_release(run, result);
     if (result->internal == NULL)
         return;
-    if (run->pool && tercio__is_ours(run->pool))
+    if (tercio__run_is_ours(run))
         tercio__return_blocks(run->pool, result);
     tercio__inbox_release(&run->current, result);
 }
@@ -434,7 +434,7 @@ void tercio__run_orphan(tercio_run *run)
 
 void tercio_run_detach(tercio_run *run)
 {
-    if (run == NULL || run->pool == NULL || !tercio__is_ours(run->pool))
+    if (run == NULL || !tercio__run_is_ours(run))
         return;
     tercio_pool *pool = run->pool;
     tercio__lock(pool);
@@ -452,18 +452,21 @@ void tercio_run_close(tercio_run *run)
 {
     if (run == NULL)
         return;
-    tercio_pool *pool = run->pool;
     if (run->face)
         tercio__face_close(run);
-    if (pool && tercio__is_ours(pool)) {
+    bool is_whole = true;
+    if (tercio__run_is_ours(run)) {
         tercio_run_detach(run);
     } else {
-        if (pool)
-            unlink_run(run); /* a forked child's copy of both: tercio_close shall not find it */
-        tercio__inbox_clear(&run->current, NULL, NULL);
-        tercio__inbox_clear(&run->incoming, NULL, NULL);
+        is_whole = run->pool == NULL || run->is_whole;
+        if (is_whole) {
+            tercio__context_forget(run->context); /* in a forked child: NULL where the pool is gone */
+            tercio__inbox_clear(&run->current, NULL, NULL);
+            tercio__inbox_clear(&run->incoming, NULL, NULL);
+        }
     }
-    tercio__inbox_end(&run->current);
+    if (is_whole)
+        tercio__inbox_end(&run->current);
     tercio__owned_close(run->bell, run->fork_generation);
     free(run);
 }

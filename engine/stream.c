@@ -482,7 +482,7 @@ void tercio__face_close(tercio_run *run)
     free(face->early);
     free(face->frames);
     free(face);
-    if (run->pool && tercio__is_ours(run->pool)) { /* whoever hands out its messages looks whether it has a face */
+    if (tercio__run_is_ours(run)) { /* whoever hands out its messages looks whether it has a face */
         tercio__lock(run->pool);
         run->face = NULL;
         tercio__unlock(run->pool);

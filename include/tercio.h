@@ -357,7 +357,9 @@ TERCIO_API int tercio_finish_masked(tercio_pool *, double timeout, const void *s
                                     void (*on_exit)(void *user, const tercio_result *), void *user);
 
 /* Ends the workers, soft first, hard after the grace, and frees the pool. Runs that are still open become inert:
- * only tercio_run_close may be called on them. NULL is allowed. In a forked child it only frees memory.
+ * only tercio_run_close may be called on them. NULL is allowed. In a forked child it frees the child's copy of the pool and
+ * closes the descriptors that the child has inherited, and touches nothing of the parent's; what another thread was changing
+ * during the fork, and what worker threads have for themselves, stays allocated there.
  * Caller: any thread, when no other is in a call on this pool. Blocks: up to the grace. */
 TERCIO_API void tercio_close(tercio_pool *);
 

@@ -171,6 +171,12 @@ int tercio__pair(int fds[2]);
 int tercio__send(int fd, const void *data, size_t size, const int *fds, size_t n_fds);
 int tercio__receive(int fd, void *data, size_t size, int *fds, size_t *n_fds, bool block);
 
+/* Marks the open file behind a descriptor, for all of its descriptors in all processes. Returns: false where that can't be. */
+bool tercio__descriptor_mark(int fd);
+bool tercio__descriptor_is_marked(int fd); /* false, too, where it is closed */
+/* Two numbers that tell files, pipes and sockets apart that are open at the same time. Returns: false where it is closed. */
+bool tercio__descriptor_identity(int fd, uint64_t identity[2]);
+
 /* Waits on many descriptors: the supervisor's set. */
 int tercio__set_create(void); /* descriptor */
 int tercio__set_add(int set, int fd, uint64_t token);

@@ -27,6 +27,8 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     tercio__at("child: forked");
     const int keep[] = {file, pool->caller_bell, pool->keeper_bell, lasting ? -1 : pool->lifeline[0]};
     tercio__owned_drop(keep, sizeof keep / sizeof *keep); /* first: a lifeline's writing end would keep it whole */
+    for (size_t i = 0; i < 3; i++) /* the worker's now: a copy of the pool that is closed here leaves them open */
+        (void)tercio__owned_copy(keep[i]);
     if (tercio__die_with_parent(parent, lasting, lasting ? -1 : pool->lifeline[0]))
         _exit(0);
     tercio__signals_enter(pool->blocked, tercio__interrupt_signal());

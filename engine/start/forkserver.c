@@ -342,4 +342,5 @@ const tercio__starter tercio__forkserver_starter = {.processes = true,
                                                     .start = start,
                                                     .collect = collect,
                                                     .event = event,
-                                                    .close = close_connection};
+                                                    .close = close_connection,
+                                                    .forget = close_connection};

@@ -34,6 +34,8 @@ typedef struct tercio__starter {
     void (*event)(tercio_pool *);
     /* After the last worker; may be NULL. */
     void (*close)(tercio_pool *);
+    /* The same in a child that was forked since; of a pool that isn't whole, nothing may be looked at that changes. */
+    void (*forget)(tercio_pool *);
 } tercio__starter;
 
 extern const tercio__starter tercio__fork_starter, tercio__spawn_starter, tercio__forkserver_starter,

@@ -167,5 +167,21 @@ static void release(tercio__worker *worker)
     worker->sender.map.words = NULL;
 }
 
-const tercio__starter tercio__threading_starter = {
-    .open = open_commons, .start = start, .collect = collect, .release = release, .close = close_commons};
+/* No thread is there to drop its references. */
+static void forget(tercio_pool *pool)
+{
+    commons *c = pool->starter_data;
+    for (unsigned i = 0; i < pool->n_workers && pool->is_whole; i++) {
+        free(pool->workers[i].sender.map.words);
+        free(pool->workers[i].starter_data);
+    }
+    free(c->page);
+    free(c);
+}
+
+const tercio__starter tercio__threading_starter = {.open = open_commons,
+                                                   .start = start,
+                                                   .collect = collect,
+                                                   .release = release,
+                                                   .close = close_commons,
+                                                   .forget = forget};

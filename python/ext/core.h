@@ -195,7 +195,6 @@ struct pool_object {
 typedef struct {
     PyObject_HEAD
     tercio_server *server;
-    long pid; /* of the process that owns it */
     int server_pid;
 } ServerObject;
 

@@ -239,9 +239,10 @@ void pool_close(PoolObject *self)
     self->closing = true;
     PyObject *raised = core_take_exception();
     tercio_pool *engine = self->engine;
-    if (pool_is_foreign(self)) { /* nothing of it is this process's own but some memory, which stays as it is */
+    if (pool_is_foreign(self)) { /* nothing of it is this process's own but some memory, and copies of descriptors */
         self->engine = NULL;
         async_pool_closes(self, false);
+        tercio_close(engine);
     } else {
         PyThreadState *ts = attach_let_go();
         pthread_mutex_lock(&self->gate);

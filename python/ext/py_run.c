@@ -47,7 +47,7 @@ static void stop(RunObject *r)
         if (!pool_is_foreign(r->pool))
             tercio_run_detach(run);
         r->late = run;
-    } else if (run != NULL && !pool_is_foreign(r->pool))
+    } else if (run != NULL)
         tercio_run_close(run);
     run_drop_pending(r);
     Py_CLEAR(r->items);

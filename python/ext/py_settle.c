@@ -417,9 +417,12 @@ void async_pool_closes(PoolObject *pool, bool drain)
             PyErr_Clear();
         tercio_run *run = at->run;
         at->run = NULL;
-        if (run == NULL || !drain)
+        if (run == NULL)
             continue;
-        if (at->reading > 0) {
+        if (!drain) { /* whoever reads there is perhaps a thread that is not here */
+            if (at->reading == 0)
+                tercio_run_close(run);
+        } else if (at->reading > 0) {
             tercio_run_detach(run);
             at->late = run;
         } else {

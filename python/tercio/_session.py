@@ -11,6 +11,7 @@ import os
 import sys
 
 from tercio import _children, _core, _frozen, _main, _postmortem, _shutdown, _worker
+from tercio._frames import framed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -415,9 +416,9 @@ class _Calls:
         if known is not None and known[1] == state:
             return known[0]
         call = _core.Call(
-            func,
-            worker_init,
-            worker_exit,
+            framed(func),
+            framed(worker_init),
+            framed(worker_exit),
             pass_worker_id=params.pass_worker_id,
             pass_shared_objects=params.shared_objects is not None,
             use_worker_state=params.use_worker_state,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tercio import _numpy, _shutdown
+from tercio._frames import framed
 from tercio._mapping import Mapping, arguments
 from tercio._params import WorkerPoolParams, check_function, check_policy, check_timeout
 from tercio._session import Session
@@ -676,6 +677,8 @@ class WorkerPool:
             raise TypeError(f"kwargs must be a dict or None, not {type(kwargs).__name__}")
         if callback is not None or error_callback is not None:
             import threading  # noqa: F401  # they run in a thread of ours, see Session._start
+
+            callback, error_callback = framed(callback), framed(error_callback)
         limit = check_timeout("task_timeout", task_timeout)
         init_limit = check_timeout("worker_init_timeout", worker_init_timeout)
         exit_limit = check_timeout("worker_exit_timeout", worker_exit_timeout)

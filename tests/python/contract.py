@@ -51,6 +51,7 @@ LINES = [
     # 3. The map family
     ("3 unpacking", "all", "dicts are keywords, iterables positional, str, bytes, arrays and others the one argument"),
     ("3 single arguments", "all", "make_single_arguments passes elements whole"),
+    ("3 own namespace", "all", "eval, exec, dir, vars, globals and locals as a task see an empty namespace of its own"),
     ("3 order", "all", "map and imap keep order, the others give results as they come"),
     ("3 lazy", "all", "imap* start on first use; closing or dropping stops their work"),
     ("3 iterable_len", "all", "limits what is taken"),

@@ -57,6 +57,7 @@ enum {
     FN_CANCELLED_ERROR,
     FN_RUNNING_LOOP,
     FN_ARGUMENTS_TEXT,
+    FN_STAY_AT_END,
     FN_COUNT
 };
 
@@ -80,6 +81,7 @@ typedef struct core_state {
     bool watches_forks;
     struct worker *thread_workers; /* of all pools, linked */
     PyObject *main;                /* sys.modules["__mp_main__"], as the last pool set it that needed it */
+    unsigned long ending_in;       /* the interpreter is at its end, in this thread; 0: it isn't */
 } core_state;
 
 /* ---- Threads of the engine (py_attach.c) ---------------------------------------------------------------------------- */
@@ -101,6 +103,11 @@ void attach_again(PyThreadState *);
 /* For a thread that the interpreter doesn't know. Returns: its new state, current and with the GIL; NULL: no memory. */
 PyThreadState *attach_new(PyInterpreterState *);
 void attach_end(PyThreadState *);
+/* At the interpreter's end a daemon thread that has lost its pool must not go on: it would raise what is nobody's fault.
+ * This never returns to such a thread. The caller holds the GIL and nothing else; an exception that is set stays. */
+void attach_stay_at_end(core_state *);
+/* Does so for any thread but the one that brings the end, and those that the engine started: others wait for these. */
+PyObject *attach_stay(PyObject *module, PyObject *none);
 
 /* ---- Call (py_call.c) ------------------------------------------------------------------------------------------- */
 

@@ -30,11 +30,22 @@ static PyObject *usable_cpu_count(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
     return cpus > 0 ? PyLong_FromLong(cpus) : PyLong_FromUnsignedLong(tercio_usable_cpus());
 }
 
+static PyObject *set_ending(PyObject *module, PyObject *ending)
+{
+    core_state *st = PyModule_GetState(module);
+    st->ending_in = ending == Py_True ? PyThread_get_thread_ident() : 0;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"usable_cpu_count", usable_cpu_count, METH_NOARGS,
      "usable_cpu_count()\n--\n\nThe CPUs that this process may use: affinity and quota."},
     {"catch_crashes", crash_catch, METH_VARARGS,
      "catch_crashes(fd, target, at, most)\n--\n\nHas faulthandler write the stack of a crash of this process, by STACK_SIGNAL."},
+    {"set_ending", set_ending, METH_O,
+     "set_ending(ending)\n--\n\nSays whether this thread brings the interpreter to its end."},
+    {"stay", attach_stay, METH_NOARGS,
+     "stay()\n--\n\nAt the interpreter's end it keeps a thread that nobody waits for."},
     {"worker_main", worker_main, METH_O,
      "worker_main(argument)\n--\n\nDoes the work of a worker or server and ends the process."},
     {"encode", (PyCFunction)(void (*)(void))codec_encode, METH_VARARGS | METH_KEYWORDS,

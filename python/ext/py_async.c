@@ -135,6 +135,7 @@ static PyObject *settle_future(PyObject *self, PyObject *args)
         Py_RETURN_NONE;
     if (!a->failed)
         return PyObject_CallMethod(future, "set_result", "O", a->value);
+    attach_stay_at_end(core_of_type(Py_TYPE(self)));
     PyObject *error = core_no_stop(a->value);
     PyObject *told = error == NULL ? NULL : PyObject_CallMethod(future, "set_exception", "O", error);
     Py_XDECREF(error);

@@ -11,6 +11,8 @@
 #include "core.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
 
 #if PY_VERSION_HEX < 0x030C0000
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
@@ -49,18 +51,23 @@ static void open_gate(void) {}
 void attach_init(void) {}
 #endif
 
+static _Thread_local bool is_engines; /* this thread has a state that attach_new made */
+
 PyThreadState *attach_new(PyInterpreterState *interp)
 {
     close_gate();
     PyThreadState *ts = PyThreadState_New(interp);
     open_gate();
-    if (ts != NULL)
+    if (ts != NULL) {
+        is_engines = true;
         PyEval_RestoreThread(ts);
+    }
     return ts;
 }
 
 void attach_end(PyThreadState *ts)
 {
+    is_engines = false;
     PyThreadState_Clear(ts);
     PyThreadState_DeleteCurrent();
 }
@@ -109,4 +116,36 @@ void detach(attachment now)
         PyGILState_Release(now.gil);
     else if (now.again != NULL)
         (void)attach_let_go();
+}
+
+/* Whether this thread has work at the interpreter's end, or this isn't the end. */
+static bool goes_on(const core_state *st)
+{
+    return st->ending_in == 0 || st->ending_in == PyThread_get_thread_ident() || is_engines;
+}
+
+void attach_stay_at_end(core_state *st)
+{
+    if (goes_on(st))
+        return;
+    PyObject *raised = core_take_exception();
+    PyObject *function = core_function(st, FN_STAY_AT_END);
+    PyObject *done = function == NULL ? NULL : PyObject_CallNoArgs(function);
+    Py_XDECREF(done);
+    PyErr_Clear();
+    if (raised != NULL)
+        core_raise(raised);
+    Py_XDECREF(raised);
+}
+
+PyObject *attach_stay(PyObject *module, PyObject *Py_UNUSED(none))
+{
+    sigset_t all;
+    if (goes_on(PyModule_GetState(module)))
+        Py_RETURN_NONE;
+    sigfillset(&all); /* a signal for the process is for a thread that lives */
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    (void)PyEval_SaveThread();
+    for (;;)
+        (void)pause();
 }

@@ -43,6 +43,7 @@ static const struct {
     [FN_CANCELLED_ERROR] = {"concurrent.futures", "CancelledError"},
     [FN_ARGUMENTS_TEXT] = {"tercio._errors", "arguments_text"},
     [FN_RUNNING_LOOP] = {"asyncio", "get_running_loop"},
+    [FN_STAY_AT_END] = {"tercio._shutdown", "stay_at_end"},
 };
 
 PyObject *core_function(core_state *st, int which)
@@ -162,6 +163,7 @@ PyObject *error_raise(core_state *st, PoolObject *pool, int error)
                                             "used here: make a new one");
         return NULL;
     case TERCIO_ECLOSED:
+        attach_stay_at_end(st);
         PyErr_SetString(PyExc_RuntimeError, "Pool was terminated");
         return NULL;
     case TERCIO_ESTART: {

@@ -87,6 +87,8 @@ static int wait_in_engine(PoolObject *pool, tercio_run *run, double timeout, boo
     release_signals(&held);
     attach_again(ts);
     come_out(pool);
+    if (pool->closing)
+        attach_stay_at_end(pool->env.st);
     return look_after_signals(pool, result);
 }
 
@@ -313,6 +315,8 @@ static PyObject *pool_finish(PyObject *o, PyObject *Py_UNUSED(none))
         release_signals(&held);
         attach_again(ts);
         come_out(self);
+        if (self->closing)
+            attach_stay_at_end(self->env.st);
         error = look_after_signals(self, error);
         if (error == WAIT_RAISED)
             return NULL;

@@ -281,6 +281,7 @@ static int wait_for_pumper(apply_run *at, AsyncObject *a, double timeout)
     *from = w.next;
     close(ends[0]);
     close(ends[1]);
+    attach_stay_at_end(core_of_type(Py_TYPE((PyObject *)at->call)));
     return result;
 }
 
@@ -494,6 +495,7 @@ PyObject *apply_outcome(AsyncObject *a)
     if (a->failed && a->value == Py_None)
         return PyErr_NoMemory();
     if (a->failed) {
+        attach_stay_at_end(core_of_type(Py_TYPE((PyObject *)a)));
         core_raise(a->value);
         return NULL;
     }

@@ -16,6 +16,12 @@ IS_MAIN_INTERPRETER: Final[bool]
 ENGINE_VERSION: Final[int]
 """The engine's, which is that of the layout of its shared memory, too."""
 
+def set_ending(ending: bool, /) -> None:
+    """Say whether this thread brings the interpreter to its end."""
+
+def stay() -> None:
+    """At the interpreter's end, keep this thread, unless it brings the end or the engine started it."""
+
 def usable_cpu_count() -> int:
     """CPUs that this process may use: affinity and the container's quota, rounded up.
 

@@ -31,8 +31,8 @@ def framed(function: Any) -> Any:
     if type(function) is _Function and function.__module__ not in _LOOKING:
         return function
     bare: Any = function
-    functools: Any = sys.modules.get("functools")
-    while functools is not None and isinstance(bare, getattr(functools, "partial", ())):
+    partial: Any = getattr(sys.modules.get("functools"), "partial", ())
+    while isinstance(bare, partial):
         bare = bare.func
     for module, names in _LOOKING.items():
         there = builtins if module == "builtins" else sys.modules.get(module)

@@ -42,6 +42,7 @@ class Mapping:
         self.bar: ProgressBar | None = None
         func, worker_init, worker_exit = given[0], given[8], given[9]
         pool._session.check_process()
+        _shutdown.check()
         self.claim()
         try:
             self.plan = plan = MapPlan(pool.pool_params.n_jobs, *given)

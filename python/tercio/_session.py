@@ -545,7 +545,9 @@ def check_may_start(method: str) -> None:
 
 def _other_threads(threading: Any) -> int:
     log: Any = sys.modules.get("tercio._log")  # its thread holds nothing while a fork is made
-    return int(threading.active_count() - 1 - (log.n_threads() if log is not None else 0))
+    # The main thread doesn't count where it is over, and waits for the others at the interpreter's end.
+    alive = sum(thread.is_alive() for thread in threading.enumerate())
+    return int(alive - 1 - (log.n_threads() if log is not None else 0))
 
 
 def _log_of_workers(do: str, *arguments: Any) -> None:

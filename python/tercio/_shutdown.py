@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 _live: dict[int, Any] = {}  # id -> weak reference to a WorkerPool with workers
 _registered = 0  # the process whose exit runs us
+_ending = 0  # the process that is at its end
 
 
 def at_exit() -> None:
@@ -49,8 +51,13 @@ def live() -> list[Any]:
 
 def terminate_all() -> None:
     """End every worker that this process started. Runs at the interpreter's end and when a worker leaves."""
+    global _ending
     if _registered != os.getpid():
         return
+    from tercio import _core
+
+    _ending = os.getpid()
+    _core.set_ending(True)
     errors: list[Warning] = []
     for pool in live():
         import warnings
@@ -72,8 +79,35 @@ def terminate_all() -> None:
         raise errors[0]
 
 
+def check() -> None:
+    """Refuse to start workers where the interpreter runs no other thread any more."""
+    if sys.is_finalizing():
+        raise RuntimeError("can't start workers at interpreter shutdown")
+    if _ending:
+        stay_at_end()
+
+
+def stay_at_end() -> None:
+    """At the interpreter's end, keep a daemon thread here for good.
+
+    Nobody waits for such a thread, and that its pool was terminated is no error of its program.
+    """
+    if _ending != os.getpid():
+        return
+    threading: Any = sys.modules.get("threading")
+    if threading is None or threading.current_thread().daemon:
+        from tercio import _core
+
+        _core.stay()
+
+
 def forget() -> None:
     """In a worker: nothing of this is ours, the registration with atexit included."""
-    global _registered
+    global _registered, _ending
     _live.clear()
     _registered = 0
+    if _ending:
+        from tercio import _core
+
+        _ending = 0
+        _core.set_ending(False)

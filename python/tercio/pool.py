@@ -93,6 +93,7 @@ class WorkerPool:
         preload: Iterable[str] | None = None,
         max_pending: int | None = None,
     ) -> None:
+        _shutdown.check()
         self.pool_params = WorkerPoolParams(
             n_jobs,
             daemon,
@@ -665,6 +666,7 @@ class WorkerPool:
             ready = self._session.ready_as_before(func)
             if ready is not None and (on_worker_death, max_retries, on_error) == ("raise", 2, "raise"):
                 return ready[0].apply(ready[1], args)
+        _shutdown.check()
         check_function("func", func, none_allowed=False)
         for name, function in (
             ("callback", callback),

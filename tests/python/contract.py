@@ -168,6 +168,8 @@ LINES = [
     ),
     ("10 Unix child", "all", "what the parent ignores and blocks stays so; what a task starts is as any child's child"),
     ("10 environment", "fresh", "environment and directory as they are when the worker starts"),
+    ("10 exit", "all", "late threads and functions of atexit may use pools; destructors at shutdown: RuntimeError"),
+    ("10 daemon threads", "all", "a daemon thread in a pool at the interpreter's end stays there, and prints nothing"),
     ("10 logging", "all", "enable_worker_logging: records and warnings of workers reach the parent's handlers"),
     ("10 fork and threads", "fork", "warns once, naming forkserver"),
     # 11. Second round

@@ -79,7 +79,7 @@ def command(become: str, *arguments: str, flags: Sequence[str]) -> list[str]:
     Parameters
     ----------
     become : str
-        ``"worker"``, ``"server"`` or ``"dashboard"``.
+        ``"worker"``, ``"server"``, ``"tracker"`` or ``"dashboard"``.
     *arguments : str
         Its arguments; the engine adds one behind them.
     flags : sequence of str

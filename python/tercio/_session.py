@@ -209,6 +209,11 @@ class Session:
         params = self.params
         method = params.start_method
         fresh: dict[str, Any] = {}
+        if method != "threading":
+            from tercio import _tracker
+
+            _tracker.prepare()
+            _children.show()
         if method in ("spawn", "forkserver"):
             from tercio import _command
 
@@ -223,8 +228,6 @@ class Session:
             flush_output()
             _worker.prepare_fork()
             self._names.note()
-        if method != "threading":
-            _children.show()
         return fresh
 
     def _open(self, call: _core.Call, limits: tuple[float, float], fresh: dict[str, Any]) -> None:

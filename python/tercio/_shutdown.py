@@ -75,6 +75,9 @@ def terminate_all() -> None:
     from tercio import _forkserver
 
     _forkserver.close()
+    tracker = sys.modules.get("tercio._tracker")
+    if tracker is not None:
+        tracker.settle()
     if errors:
         raise errors[0]
 

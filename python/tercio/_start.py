@@ -34,6 +34,10 @@ if __name__ == "__main__":
         from tercio import _forkserver
 
         _forkserver.main(_arguments)
+    elif sys.argv[1] == "tracker":
+        from tercio import _tracker
+
+        _tracker.main(_arguments)
     elif sys.argv[1] == "dashboard":
         from tercio.dashboard import _server
 

@@ -32,7 +32,7 @@ class _State:
     parent_name = "MainProcess"
     authkey: bytes | None = None
     start_method: str | None = None  # multiprocessing's default in the parent
-    tracker_fd: int | None = None  # of the parent's resource tracker
+    tracker: tuple[int, int, str] | None = None  # the resource tracker's pipe and name; see _tracker
     preparing = False  # the main module is being run
     stdin: Any = None  # for the next workers that are forked
     pid = 0
@@ -79,7 +79,7 @@ def preparation(method: str, shared_objects: object, serializer: str) -> tuple[l
     list of int
         The descriptors that the workers need beside it.
     """
-    from tercio import _command, _descriptors, _ending, _postmortem
+    from tercio import _command, _descriptors, _ending, _postmortem, _tracker
 
     handed = _descriptors.Handed()
 
@@ -90,6 +90,7 @@ def preparation(method: str, shared_objects: object, serializer: str) -> tuple[l
         "directory": _directory(),
         "serializer": serializer,
         "stacks": _postmortem.hand(handed),
+        "tracker": _tracker.hand(handed),
         "recursion": sys.getrecursionlimit(),
     }
     if method == "forkserver":
@@ -147,9 +148,6 @@ def _multiprocessing() -> dict[str, Any]:
         method = context._default_context.get_start_method(allow_none=True)
         # A package's own (joblib's workers are started by "loky") is unknown where that package isn't imported.
         told["start_method"] = method if method in _START_METHODS else None
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    if tracker is not None:
-        told["tracker_fd"] = tracker._resource_tracker._fd
     return told
 
 
@@ -211,7 +209,9 @@ def enter(
     state.parent_name = data.get("parent_name", "MainProcess")
     state.authkey = data.get("authkey")
     state.start_method = data.get("start_method")
-    state.tracker_fd = data.get("tracker_fd")
+    if data["tracker"] is not None:
+        writer, reader, name = data["tracker"]
+        state.tracker = (_descriptors.take(writer), _descriptors.take(reader) if reader >= 0 else -1, name)
     if data["stacks"] is not None:
         _postmortem.watch(_descriptors.take(data["stacks"]))
     sys.setrecursionlimit(data["recursion"])
@@ -427,13 +427,9 @@ def _dress_context(context: Any) -> None:
 
 
 def _dress_tracker(module: Any) -> None:
-    tracker = module._resource_tracker
-    if state.tracker_fd is None or tracker._fd is not None:
-        return  # the parent has none, or a fork copied it
-    try:
-        tracker._fd = os.open(f"/proc/{state.parent_pid}/fd/{state.tracker_fd}", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        pass  # then the worker starts a tracker of its own when it needs one
+    from tercio import _tracker
+
+    _tracker.dress(module)
 
 
 _DRESSERS = {
@@ -441,6 +437,12 @@ _DRESSERS = {
     "multiprocessing.context": _dress_context,
     "multiprocessing.resource_tracker": _dress_tracker,
 }
+
+
+def dress_later(name: str) -> None:
+    """Put a module right when it is imported, also in a process that is no worker."""
+    if not any(isinstance(finder, _Finder) and name in finder.names for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder([name]))
 
 
 class _Finder:
@@ -452,23 +454,29 @@ class _Finder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name not in self.names:
             return None
-        self.names.remove(name)
-        if not self.names:
-            sys.meta_path.remove(self)
         for finder in sys.meta_path:
             if finder is not self:
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
                     if spec.loader is not None:
-                        spec.loader = _Loader(spec.loader, _DRESSERS[name])  # type: ignore[assignment]
+                        spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]
                     return spec
         return None
 
+    def executed(self, module: Any) -> None:
+        name = module.__name__
+        if name not in self.names:
+            return  # another finder has asked for it in between
+        self.names.remove(name)
+        if not self.names:
+            sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+        _DRESSERS[name](module)
+
 
 class _Loader:
-    def __init__(self, loader: Any, dress: Any) -> None:
+    def __init__(self, loader: Any, finder: _Finder) -> None:
         self.loader = loader
-        self.dress = dress
+        self.finder = finder
 
     def create_module(self, spec: Any) -> Any:
         return self.loader.create_module(spec)
@@ -476,7 +484,7 @@ class _Loader:
     def exec_module(self, module: Any) -> None:
         module.__loader__ = module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        self.dress(module)
+        self.finder.executed(module)
 
 
 # ---- The end ----------------------------------------------------------------------------------------------------

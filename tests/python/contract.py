@@ -171,6 +171,11 @@ LINES = [
     ("10 exit", "all", "late threads and functions of atexit may use pools; destructors at shutdown: RuntimeError"),
     ("10 daemon threads", "all", "a daemon thread in a pool at the interpreter's end stays there, and prints nothing"),
     ("10 logging", "all", "enable_worker_logging: records and warnings of workers reach the parent's handlers"),
+    (
+        "10 resource tracker",
+        "process",
+        "a program and its workers have one of multiprocessing's; started when one needs it",
+    ),
     ("10 fork and threads", "fork", "warns once, naming forkserver"),
     # 11. Second round
     ("11 exit functions", "process", "a worker's own atexit functions, finalizers and threads end with it, bounded"),

@@ -68,6 +68,29 @@ def test_nothing_in_the_current_folder_is_run(method, tmp_path, marks):
     assert os.listdir(marks) == []
 
 
+TRACKED = """
+    import os
+    import sys
+    from tercio import WorkerPool
+
+    def register(_):
+        from multiprocessing import resource_tracker
+        resource_tracker.ensure_running()
+        return os.getcwd() in sys.path
+
+    if __name__ == "__main__":
+        with WorkerPool(1, start_method=sys.argv[1]) as pool:
+            print(pool.map(register, [1]))
+"""
+
+
+@pytest.mark.contract("1 current folder")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_resource_tracker_runs_nothing_from_it_either(method, tmp_path, marks):
+    assert run_script(tmp_path, TRACKED, method) == ["[False]"]  # it has ended, since it has standard error open
+    assert os.listdir(marks) == []
+
+
 DASHBOARD = """
     from tercio import dashboard
 

@@ -204,7 +204,9 @@ NOT_STARTED = """
     def create_without_one(value):
         import multiprocessing
         multiprocessing.set_executable("/bin/false")
-        return create(value)
+        name = create(value)
+        os.wait()  # for what should have become the tracker
+        return name
 
     if __name__ == "__main__":
         print(*work(create_without_one, [3]), flush=True)

@@ -420,9 +420,9 @@ typedef struct {
 #function, function    \
     }
 
-static inline int run_battery(const char *group, const battery_test *tests, size_t n, const char *filter)
+static inline int run_battery_for(const tercio_method *methods, size_t n_methods, const char *group,
+                                  const battery_test *tests, size_t n, const char *filter)
 {
-    static const tercio_method methods[] = {TERCIO_FORK, TERCIO_SPAWN, TERCIO_FORKSERVER, TERCIO_THREADING};
     static char names[256][96];
     static struct CMUnitTest all[256];
     size_t n_all = 0;
@@ -431,7 +431,7 @@ static inline int run_battery(const char *group, const battery_test *tests, size
     if (fd < 0 || setenv("BATTERY_LEDGER", path, 1) || (the_ledger = map_ledger(0)) == NULL)
         return 1;
     close(fd);
-    for (size_t m = 0; m < sizeof methods / sizeof *methods; m++)
+    for (size_t m = 0; m < n_methods; m++)
         for (size_t i = 0; i < n && n_all < sizeof all / sizeof *all; i++) {
             (void)snprintf(names[n_all], sizeof *names, "%s: %s", tercio_method_name(methods[m]), tests[i].name);
             if (filter && strstr(names[n_all], filter) == NULL)
@@ -446,6 +446,28 @@ static inline int run_battery(const char *group, const battery_test *tests, size
     int failed = _cmocka_run_group_tests(group, all, n_all, NULL, NULL);
     unlink(path);
     return failed;
+}
+
+static inline int run_battery(const char *group, const battery_test *tests, size_t n, const char *filter)
+{
+    static const tercio_method methods[] = {TERCIO_FORK, TERCIO_SPAWN, TERCIO_FORKSERVER, TERCIO_THREADING};
+    return run_battery_for(methods, sizeof methods / sizeof *methods, group, tests, n, filter);
+}
+
+/* For subjects to which it makes no difference how a worker is started: forked ones and threads will do. Each has the memory
+ * that shared_memory returns. */
+static inline int run_battery_of_two(const char *group, const battery_test *tests, size_t n, const char *filter)
+{
+    static const tercio_method methods[] = {TERCIO_FORK, TERCIO_THREADING};
+    return run_battery_for(methods, sizeof methods / sizeof *methods, group, tests, n, filter);
+}
+
+static inline void *shared_memory(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        exit(1);
+    return memory;
 }
 
 #endif

@@ -114,14 +114,6 @@ static const battery_test tests[] = {
 
 int main(int argc, char **argv)
 {
-    place = mmap(NULL, sizeof *place, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (place == MAP_FAILED)
-        return 1;
-    const char *filter = argc > 1 ? argv[1] : NULL;
-    int failed = 0;
-    if (filter == NULL || strstr("fork:", filter))
-        failed = run_battery("push", tests, sizeof tests / sizeof *tests, "fork:");
-    if (filter == NULL || strstr("threading:", filter))
-        failed += run_battery("push", tests, sizeof tests / sizeof *tests, "threading:");
-    return failed;
+    place = shared_memory(sizeof *place);
+    return run_battery_of_two("push", tests, sizeof tests / sizeof *tests, argc > 1 ? argv[1] : NULL);
 }

@@ -9,6 +9,8 @@ from typing import Any
 
 import tqdm.std
 
+from tercio._modules import loaded
+
 
 class _Lock:
     """A lock for the threads of this process; a fork gets a free one, whoever held it in the parent.
@@ -149,7 +151,7 @@ _screens = _Screens()
 
 
 def _is_worker() -> bool:
-    worker = sys.modules.get("tercio._worker")
+    worker = loaded("tercio._worker")
     return worker is not None and worker.state.worker_id is not None and worker.state.pid == os.getpid()
 
 

@@ -7,9 +7,9 @@ asked for when somebody looks: its set is replaced by one that knows of them. On
 from __future__ import annotations
 
 import os
-import sys
 
 from tercio import _shutdown
+from tercio._modules import loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 def show() -> None:
     """Have `active_children` tell of our workers, if its module is imported."""
-    process: Any = sys.modules.get("multiprocessing.process")
+    process: Any = loaded("multiprocessing.process")
     if process is None or type(process._children).__name__ == "ChildrenAndWorkers":
         return
 
     class ChildrenAndWorkers(set):  # type: ignore[type-arg]
         def __iter__(self) -> Iterator[Any]:
-            util = sys.modules.get("multiprocessing.util")
+            util = loaded("multiprocessing.util")
             if getattr(util, "_exiting", False):
                 # multiprocessing's end would stop and join one worker after the other, and they'd be replaced.
                 _shutdown.terminate_all()

@@ -6,6 +6,7 @@ import os
 import sys
 
 from tercio import _frozen
+from tercio._modules import loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def executable() -> str:
     """The interpreter to start; honours ``multiprocessing.set_executable``."""
-    spawn = sys.modules.get("multiprocessing.spawn")
+    spawn = loaded("multiprocessing.spawn")
     path = spawn.get_executable() if spawn is not None else sys.executable
     if not path:
         raise RuntimeError(

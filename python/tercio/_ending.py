@@ -12,6 +12,8 @@ import _thread
 import os
 import sys
 
+from tercio._modules import loaded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +41,7 @@ def prepare_fork() -> None:
 
 def additions() -> bytes | None:
     """What patches of multiprocessing add to a fresh process's preparation data, pickled; None for nothing."""
-    spawn: Any = sys.modules.get("multiprocessing.spawn")
+    spawn: Any = loaded("multiprocessing.spawn")
     if spawn is None or not _is_patched(spawn.get_preparation_data, spawn):
         return None
     from multiprocessing import context
@@ -83,7 +85,7 @@ def begin_fork() -> None:
     import atexit
 
     atexit._clear()
-    finalize: Any = getattr(sys.modules.get("weakref"), "finalize", None)
+    finalize: Any = getattr(loaded("weakref"), "finalize", None)
     if getattr(finalize, "_registered_with_atexit", False):
         for inherited in list(finalize._registry):
             inherited.atexit = False
@@ -102,7 +104,7 @@ _ASKS_FOR_COVERAGE = {"COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"}
 
 def trace_thread() -> None:
     """Set in this thread what ``threading.settrace`` and ``threading.setprofile`` want in each, as threading does."""
-    threading: Any = sys.modules.get("threading")
+    threading: Any = loaded("threading")
     trace = getattr(threading, "_trace_hook", None)
     profile = getattr(threading, "_profile_hook", None)
     if trace is not None:
@@ -121,7 +123,7 @@ def take_additions(pickled: bytes | None) -> None:
 
 def _running_coverage() -> Any:
     """The measurement of coverage.py that was started last and runs in this process."""
-    coverage: Any = sys.modules.get("coverage")
+    coverage: Any = loaded("coverage")
     try:
         return coverage.Coverage.current()
     except AttributeError:  # it isn't imported, or not yet whole, or too old
@@ -166,7 +168,7 @@ def live(rest: Callable[[], None]) -> None:
 
 
 def _patched_bootstrap() -> Any:
-    process: Any = sys.modules.get("multiprocessing.process")
+    process: Any = loaded("multiprocessing.process")
     if process is None:
         return None
     bootstrap = process.BaseProcess._bootstrap
@@ -221,7 +223,7 @@ def _safely(step: Any) -> None:
 
 
 def _join_threads() -> None:
-    threading: Any = sys.modules.get("threading")
+    threading: Any = loaded("threading")
     if threading is None:
         return
     main = threading.main_thread()
@@ -234,13 +236,13 @@ def _join_threads() -> None:
 
 
 def _end_pools() -> None:
-    shutdown = sys.modules.get("tercio._shutdown")
+    shutdown = loaded("tercio._shutdown")
     if shutdown is not None:
         shutdown.terminate_all()
 
 
 def _end_multiprocessing() -> None:
-    util: Any = sys.modules.get("multiprocessing.util")
+    util: Any = loaded("multiprocessing.util")
     if util is not None:
         util._exit_function()
 

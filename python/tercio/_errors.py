@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import builtins
 import pickle
-import sys
+
+from tercio._modules import loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _dumps(obj: object) -> bytes:
     except Exception:
         # A program that sends functions by value has classes to send by value too.
         for name in ("cloudpickle", "dill"):
-            module = sys.modules.get(name)
+            module = loaded(name)
             if module is not None:
                 data: bytes = module.dumps(obj)
                 return data

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sys
 
+from tercio._modules import loaded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -92,7 +94,7 @@ def begin(become: str, *arguments: str) -> None:
         name, _, number = argument.partition("=")
         if name == "pipe_handle":
             os.set_inheritable(int(number), False)  # it stays open, as those who read from it never come back to it
-    process: Any = sys.modules.get("multiprocessing.process")
+    process: Any = loaded("multiprocessing.process")
     if process is not None:
         process.current_process().__dict__.pop("_inheriting", None)  # pools may be started now
     if become == "worker":

@@ -13,7 +13,8 @@ import _thread
 import itertools
 import os
 import struct
-import sys
+
+from tercio._modules import loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ def hand(handed: Handed) -> tuple[int, dict[str, int], int] | None:
             return None
         sink = reader.sink
     place = handed.add(sink)
-    logging: Any = sys.modules.get("logging")
+    logging: Any = loaded("logging")
     if logging is None:
         return place, {}, 0
     levels = {

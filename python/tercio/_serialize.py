@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from tercio import _names
+from tercio._modules import loaded
 from tercio._pickling import pickle
 
 TYPE_CHECKING = False
@@ -264,7 +263,7 @@ def _pickler(file: Any, buffers: list[Any], by_value: bool, method: str) -> pick
 
 def _reducers(kind: Any, method: str) -> Any:
     """How multiprocessing's objects are handed over; None where nobody can have any."""
-    reduction = sys.modules.get("multiprocessing.reduction")
+    reduction = loaded("multiprocessing.reduction")
     if reduction is None:
         return None
     import collections
@@ -272,7 +271,7 @@ def _reducers(kind: Any, method: str) -> Any:
 
     table = collections.ChainMap({}, reduction.ForkingPickler._extra_reducers)
     table.maps.append(copyreg.dispatch_table if kind is pickle.Pickler else kind.dispatch_table)
-    synchronize = sys.modules.get("multiprocessing.synchronize")
+    synchronize = loaded("multiprocessing.synchronize")
     if synchronize is not None:
 
         def reduce_lock(lock: Any) -> Any:
@@ -306,7 +305,7 @@ class _Spawning:
         self.context: Any = None
 
     def __enter__(self) -> None:
-        self.context = sys.modules.get("multiprocessing.context")
+        self.context = loaded("multiprocessing.context")
         if self.context is not None:
             self.context.set_spawning_popen(self)
 

@@ -12,6 +12,7 @@ import sys
 
 from tercio import _children, _core, _frozen, _main, _postmortem, _shutdown, _worker
 from tercio._frames import framed
+from tercio._modules import loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -534,7 +535,7 @@ def check_may_start(method: str) -> None:
     # multiprocessing says the same by the same means, so code that expects its error needs no change.
     if _worker.is_daemon():
         raise AssertionError("A daemonic worker can't have children; make the outer pool with daemon=False")
-    threading: Any = sys.modules.get("threading")
+    threading: Any = loaded("threading")
     if method == "fork" and not _warned_of_threads and threading is not None and _other_threads(threading) > 0:
         _warned_of_threads = True
         from tercio._warn import warn
@@ -547,14 +548,14 @@ def check_may_start(method: str) -> None:
 
 
 def _other_threads(threading: Any) -> int:
-    log: Any = sys.modules.get("tercio._log")  # its thread holds nothing while a fork is made
+    log: Any = loaded("tercio._log")  # its thread holds nothing while a fork is made
     # The main thread doesn't count where it is over, and waits for the others at the interpreter's end.
     alive = sum(thread.is_alive() for thread in threading.enumerate())
     return int(alive - 1 - (log.n_threads() if log is not None else 0))
 
 
 def _log_of_workers(do: str, *arguments: Any) -> None:
-    log = sys.modules.get("tercio._log")  # imported by who wants workers' records
+    log = loaded("tercio._log")  # imported by who wants workers' records
     if log is not None:
         getattr(log, do)(*arguments)
 

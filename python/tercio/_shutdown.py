@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from tercio._modules import loaded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -97,7 +99,7 @@ def stay_at_end() -> None:
     """
     if _ending != os.getpid():
         return
-    threading: Any = sys.modules.get("threading")
+    threading: Any = loaded("threading")
     if threading is None or threading.current_thread().daemon:
         from tercio import _core
 

@@ -12,6 +12,7 @@ import os
 import sys
 
 from tercio import _main
+from tercio._modules import loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def is_daemon() -> bool:
     """Whether this process must not have children: it is a worker with ``daemon=True``, or multiprocessing's."""
     if state.worker_id is not None and state.pid == os.getpid():
         return state.daemon
-    process = sys.modules.get("multiprocessing.process")
+    process = loaded("multiprocessing.process")
     return process is not None and bool(process.current_process().daemon)
 
 
@@ -53,7 +54,7 @@ def is_preparing() -> bool:
     """Whether this worker is still running the main module, which then must not start a pool of its own."""
     if state.preparing:
         return True
-    process = sys.modules.get("multiprocessing.process")
+    process = loaded("multiprocessing.process")
     return process is not None and bool(getattr(process.current_process(), "_inheriting", False))
 
 
@@ -95,7 +96,7 @@ def preparation(method: str, shared_objects: object, serializer: str) -> tuple[l
     }
     if method == "forkserver":
         data["environment"] = {**os.environ}
-    log: Any = sys.modules.get("tercio._log")
+    log: Any = loaded("tercio._log")
     if log is not None:
         data["log"] = log.hand(handed)
     data.update(_main.describe())
@@ -135,7 +136,7 @@ def prepare_fork() -> None:
 
 def _multiprocessing() -> dict[str, Any]:
     told: dict[str, Any] = {}
-    process = sys.modules.get("multiprocessing.process")
+    process = loaded("multiprocessing.process")
     if process is not None:
         current = process.current_process()
         told["parent_name"] = current.name
@@ -143,7 +144,7 @@ def _multiprocessing() -> dict[str, Any]:
     elif state.worker_id is not None and state.pid == os.getpid():
         told["parent_name"] = f"Worker-{state.worker_id}"
         told["authkey"] = state.authkey
-    context = sys.modules.get("multiprocessing.context")
+    context = loaded("multiprocessing.context")
     if context is not None:
         method = context._default_context.get_start_method(allow_none=True)
         # A package's own (joblib's workers are started by "loky") is unknown where that package isn't imported.
@@ -196,11 +197,11 @@ def enter(
     _leave_parent_behind(method)
     if parts is None:
         _postmortem.inherit()
-        log: Any = sys.modules.get("tercio._log")
+        log: Any = loaded("tercio._log")
         if log is not None:
             log.inherit()
         if not nested:
-            process = sys.modules.get("multiprocessing.process")
+            process = loaded("multiprocessing.process")
             state.parent_name = process.current_process().name if process is not None else "MainProcess"
         _dress_all()
         return None
@@ -250,7 +251,7 @@ def _load(packed: Any) -> dict[str, Any]:
 def _leave_parent_behind(method: str) -> None:
     # What a fork copied of the package's own: pools, server, their registration.
     for name in ("_shutdown", "_forkserver"):
-        module = sys.modules.get(f"tercio.{name}")
+        module = loaded(f"tercio.{name}")
         if module is not None:
             module.forget()
     if method == "fork":
@@ -351,7 +352,7 @@ def _dress_all() -> None:
     """Put right what is imported, and see to it that what gets imported later is put right then."""
     waiting = []
     for name, dress in _DRESSERS.items():
-        module = sys.modules.get(name)
+        module = loaded(name)
         if module is not None:
             dress(module)
         else:
@@ -387,7 +388,7 @@ def _dress_process(process: Any) -> None:
     process._children = set()
     process._process_counter = itertools.count(1)
     process._parent_process = _parent_process(process)
-    util = sys.modules.get("multiprocessing.util")
+    util = loaded("multiprocessing.util")
     if util is not None:
         # Finalizers that a fork copied would end the parent's managers and pools.
         util._finalizer_registry.clear()

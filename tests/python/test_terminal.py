@@ -215,7 +215,7 @@ def start(how, path):
 
 
 WITH_CHILDREN = """
-import multiprocessing.process, sys
+import sys
 from test_terminal import start
 from tercio import WorkerPool
 

@@ -284,10 +284,14 @@ class Session:
                     pass
             return
         # First of all, and again if an interrupt comes between: what follows can be made up for, workers left can't.
-        core.terminate()
-        if self.core is not core:  # another thread was quicker
+        try:
+            core.terminate()
+        finally:  # an interrupt that came within the grace is raised now
+            was_quicker = self.core is not core  # another thread
+            if not core.alive():
+                self._gone(core)
+        if was_quicker:
             return
-        self._gone(core)
         self._exit_results = self._exit_results + core.exit_results()
         self._note_stats(core)
         if core.pids():  # a callback asked, in the supervisor's thread, whose end it can't wait for

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import descendants
+from tercio import WorkerPool
 
 HERE = Path(__file__).parent
 ROUNDS = 100 if os.environ.get("TERCIO_LONG") else 10
@@ -182,3 +184,31 @@ def test_an_interrupted_program_shows_one_traceback(start_method, tmp_path):
     shown = errors.decode()
     assert shown.count("KeyboardInterrupt") == shown.count("Traceback") == 1, shown
     assert program.returncode == -signal.SIGINT
+
+
+def interrupt_the_end(parent, begun):
+    """Stay until the pool asks for the end, have the parent interrupted then, and end by nothing but SIGKILL."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    Path(begun).write_text("begun", encoding="utf-8")
+    signal.sigwait(signal.valid_signals())
+    os.kill(parent, signal.SIGINT)
+    while True:
+        signal.sigwait(signal.valid_signals())
+
+
+@pytest.mark.contract("2 SIGINT", "2 terminate")
+@pytest.mark.parametrize("end", ["terminate", "with", "exception"])
+def test_an_interrupt_within_the_grace_comes_when_the_workers_are_gone(process_method, end, tmp_path):
+    """The grace bounds the wait, and no worker is left."""
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    before = descendants(os.getpid())
+    with pytest.raises(KeyboardInterrupt), WorkerPool(1, start_method=process_method) as pool:
+        pool.apply_async(interrupt_the_end, (os.getpid(), str(begun)))
+        assert begun.read_text(encoding="utf-8") == "begun"
+        if end == "terminate":
+            pool.terminate()
+            pytest.fail("the interrupt got lost")
+        if end == "exception":
+            raise ValueError("no good")
+    assert descendants(os.getpid()) == before

@@ -95,3 +95,44 @@ def test_an_isolated_one_works_or_refuses_the_import():
                 print(pool.map(math.sqrt, [1, 4]) == [1, 2])
     """
     assert run(body, "isolated") == ["True"]
+
+
+UNFINISHED = """
+import os, sys
+try:
+    import _interpreters as interpreters
+    new = lambda: interpreters.create("legacy")
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    new = lambda: interpreters.create(isolated=False)
+inner = new()
+interpreters.run_string(inner, sys.argv[1])
+try:
+    interpreters.destroy(inner)
+except RuntimeError as error:
+    print(error, flush=True)
+    os._exit(0)
+print("destroyed")
+"""
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "threading"])
+def test_one_that_is_destroyed_while_a_pool_runs_in_it(method, state):
+    body = f"""
+        import sys, time
+        sys.path[:] = {sys.path!r}
+        from tercio import WorkerPool
+        pool = WorkerPool(2, start_method={method!r}, keep_alive=True)
+        pool.map(abs, [1, 2])
+        if {state!r} == "busy":
+            pool.apply_async(time.sleep, (0.5,))
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", UNFINISHED, textwrap.dedent(body)],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    # Python 3.12 and older refuse it for any interpreter that has another thread, and run nothing more in it.
+    refused = method == "threading" and sys.version_info < (3, 13)
+    expected = "interpreter has more than one thread" if refused else "destroyed"
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{expected}\n")

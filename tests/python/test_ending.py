@@ -66,18 +66,10 @@ def register_and_say(folder, _):
     return os.getpid()
 
 
-def register_and_stay(folder, _):
+def register_and_stay(folder, begun):
     register(folder)
-    note(folder, "begun")
-    while True:
-        time.sleep(0.01)
-
-
-def wait_for(folder, kind):
-    deadline = time.monotonic() + 50
-    while not noted(folder, kind):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    Path(begun).write_text(str(os.getpid()), encoding="utf-8")  # a fifo: the test reads it
+    signal.pause()
 
 
 def ends_after_map(pool, folder):
@@ -97,12 +89,14 @@ def ends_terminated(pool, folder):
 
 
 def ends_busy(pool, folder):
-    result = pool.apply_async(register_and_stay, (folder, 0))
-    wait_for(folder, "begun")
+    begun = os.path.join(folder, "begun")
+    os.mkfifo(begun)
+    result = pool.apply_async(register_and_stay, (folder, begun))
+    pid = int(Path(begun).read_text(encoding="utf-8"))
     pool.terminate()
     with pytest.raises(RuntimeError):
         result.get()
-    return noted(folder, "begun")
+    return [pid]
 
 
 def ends_by_lifespan(pool, folder):

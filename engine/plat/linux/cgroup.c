@@ -33,10 +33,17 @@ static bool lists(const char *list, const char *word)
     return false;
 }
 
-/* Our path in the hierarchy that has the controller (v1) or in the unified one (v2). */
-static bool own_path(const char *controller, bool v2, char *path, size_t size)
+/* One line of a file of the system's that has what is looked for, taken apart in place. */
+typedef struct {
+    const char *controller; /* of a v1 hierarchy */
+    bool v2;                /* the unified one */
+    size_t size;            /* room at each of these: */
+    char *path, *root, *point;
+} search;
+
+static bool find(const char *file, bool (*takes)(char *line, search *), search *wanted)
 {
-    FILE *f = fopen("/proc/self/cgroup", "re");
+    FILE *f = fopen(file, "re");
     char *line = NULL;
     size_t room = 0;
     bool found = false;
@@ -44,61 +51,59 @@ static bool own_path(const char *controller, bool v2, char *path, size_t size)
         return false;
     while (!found && getline(&line, &room, f) > 0) {
         line[strcspn(line, "\n")] = 0;
-        char *controllers = strchr(line, ':');
-        char *place = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!place)
-            continue;
-        *controllers++ = 0;
-        *place++ = 0;
-        found = (v2 ? strcmp(line, "0") == 0 && !*controllers : lists(controllers, controller)) && strlen(place) < size;
-        if (found)
-            strcpy(path, place);
+        found = takes(line, wanted);
     }
     free(line);
     fclose(f);
     return found;
 }
 
-/* Where that hierarchy is mounted, and which part of it: containers see their own part alone. */
-static bool mount_of(const char *controller, bool v2, char *root, char *point, size_t size)
+/* Our path in the hierarchy that has the controller (v1) or in the unified one (v2). */
+static bool takes_path(char *line, search *wanted)
 {
-    FILE *f = fopen("/proc/self/mountinfo", "re");
-    char *line = NULL;
-    size_t room = 0;
-    bool found = false;
-    if (!f)
+    char *controllers = strchr(line, ':');
+    char *place = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (!place)
         return false;
-    while (!found && getline(&line, &room, f) > 0) {
-        line[strcspn(line, "\n")] = 0;
-        char *tail = strstr(line, " - ");
-        char *rest = NULL, *field[5];
-        if (!tail)
-            continue;
-        *tail = 0;
-        char *type = strtok_r(tail + 3, " ", &rest);
-        (void)strtok_r(NULL, " ", &rest); /* the source says nothing */
-        char *options = strtok_r(NULL, " ", &rest);
-        if (!type || strcmp(type, v2 ? "cgroup2" : "cgroup") != 0 || (!v2 && (!options || !lists(options, controller))))
-            continue;
-        size_t n = 0;
-        for (char *word = strtok_r(line, " ", &rest); word && n < 5; word = strtok_r(NULL, " ", &rest))
-            field[n++] = word;
-        found = n == 5 && strlen(field[3]) < size && strlen(field[4]) < size;
-        if (found) {
-            strcpy(root, field[3]);
-            strcpy(point, field[4]);
-        }
-    }
-    free(line);
-    fclose(f);
-    return found;
+    *controllers++ = 0;
+    *place++ = 0;
+    bool is_it = wanted->v2 ? strcmp(line, "0") == 0 && !*controllers : lists(controllers, wanted->controller);
+    if (!is_it || strlen(place) >= wanted->size)
+        return false;
+    strcpy(wanted->path, place);
+    return true;
+}
+
+/* Where that hierarchy is mounted, and which part of it: containers see their own part alone. */
+static bool takes_mount(char *line, search *wanted)
+{
+    char *tail = strstr(line, " - ");
+    char *rest = NULL, *field[5];
+    if (!tail)
+        return false;
+    *tail = 0;
+    char *type = strtok_r(tail + 3, " ", &rest);
+    (void)strtok_r(NULL, " ", &rest); /* the source says nothing */
+    char *options = strtok_r(NULL, " ", &rest);
+    if (!type || strcmp(type, wanted->v2 ? "cgroup2" : "cgroup") != 0 ||
+        (!wanted->v2 && (!options || !lists(options, wanted->controller))))
+        return false;
+    size_t n = 0;
+    for (char *word = strtok_r(line, " ", &rest); word && n < 5; word = strtok_r(NULL, " ", &rest))
+        field[n++] = word;
+    if (n < 5 || strlen(field[3]) >= wanted->size || strlen(field[4]) >= wanted->size)
+        return false;
+    strcpy(wanted->root, field[3]);
+    strcpy(wanted->point, field[4]);
+    return true;
 }
 
 bool tercio__cgroup_folder(const char *controller, bool v2, char folder[PATH_MAX], size_t *top)
 {
     enum { room = PATH_MAX / 2 };
     char path[room], root[room], point[room];
-    if (!own_path(controller, v2, path, room) || !mount_of(controller, v2, root, point, room))
+    search wanted = {.controller = controller, .v2 = v2, .size = room, .path = path, .root = root, .point = point};
+    if (!find("/proc/self/cgroup", takes_path, &wanted) || !find("/proc/self/mountinfo", takes_mount, &wanted))
         return false;
     size_t prefix = strcmp(root, "/") == 0 ? 0 : strlen(root);
     const char *inside = strncmp(path, root, prefix) == 0 ? path + prefix : "";

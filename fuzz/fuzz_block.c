@@ -7,8 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "arena.h"
-#include "file.h"
+#include "memory/arena.h"
+#include "memory/views.h"
 
 enum { PAGES = 16, PAGE = 4096 };
 

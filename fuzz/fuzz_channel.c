@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "channel.h"
+#include "channel/channel.h"
 
 enum { RING = 4096 };
 

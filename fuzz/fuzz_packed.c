@@ -4,8 +4,8 @@
  */
 #include <sys/mman.h>
 
-#include "file.h"
-#include "worker.c"
+#include "memory/views.h"
+#include "worker/worker.c"
 
 enum { PAGES = 4, PAGE = 4096 };
 

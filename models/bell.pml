@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * A caller that sleeps, two workers that may be killed between any two steps, one of which may be stopped there for
- * ever, the keeper that sees deaths: wait.c (announce, news_after_announcing), call.c (ring), supervise.c (tercio__worker_gone,
+ * ever, the keeper that sees deaths: announce.c (tercio__announce, tercio__news_after_announcing), call.c (ring), deaths.c (tercio__worker_gone,
  * tercio__ring_all).
  * What has to hold when nothing moves any more: the caller has ended, whoever was killed where; or somebody is
  * stopped, and what the others have published was taken all the same.

@@ -2,7 +2,7 @@
  *
  * A worker that sleeps on the word of its bell, for work or for room for its answers; two threads of the parent that hand
  * it messages, and put some of the wakes off; one that reads answers, and wakes it only where it sleeps for room:
- * call.c (tercio__call_sleep), wakes.c (tercio__wake, tercio__wake_for_room, tercio__wake_owed). Signals wake it for no
+ * call.c (tercio__call_sleep), wake.c (tercio__wake, tercio__wake_for_room, tercio__wake_owed). Signals wake it for no
  * reason.
  * What has to hold: it runs every message.
  *

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The slots of one channel: channel.c, and what collect.c, dispatch.c and supervise.c make of them. Two slots, so that
+ * The slots of one channel: channel.c, and what collect.c, dispatch.c and deaths.c make of them. Two slots, so that
  * each is used again; the parent takes messages back when it likes; the worker may be killed between any two steps,
  * and a new one gets a new channel.
  * What has to hold: each message is answered once (run, or lost with the worker that ran it, or taken back for good),

@@ -10,10 +10,10 @@ clean=$build/tidy-clean
 mkdir -p "$clean"
 
 # Everything a verdict rests on, but the file itself.
-base=$(cat .clang-tidy include/*.h engine/*.h engine/*/*.h python/ext/*.h meson.build 2>/dev/null | cksum | tr ' ' -)
+base=$(cat .clang-tidy include/*.h engine/*/*.h python/ext/*.h meson.build 2>/dev/null | cksum | tr ' ' -)
 headers=$(${VENV:-.venv}/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 todo=
-for file in engine/*.c engine/*/*.c engine/plat/linux/*.c python/ext/*.c; do
+for file in engine/*.c engine/*/*.c engine/base/fault/*.c engine/plat/linux/*.c python/ext/*.c; do
     [ -e "$file" ] || continue
     stamp=$clean/$(echo "$file" | tr / _)-$base-$(cksum <"$file" | tr ' ' -)
     [ -e "$stamp" ] || todo="$todo $file"
@@ -22,7 +22,7 @@ done
 tidy_one() {
     file=$1
     case $file in
-    engine/fault/*) points=-DTERCIO_FAULT_POINTS ;;
+    engine/base/fault/*) points=-DTERCIO_FAULT_POINTS ;;
     *) points= ;;
     esac
     clang-tidy --quiet --warnings-as-errors='*' "$file" -- -std=c11 -D_GNU_SOURCE $points -Iinclude -Iengine \

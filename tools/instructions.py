@@ -25,7 +25,7 @@ TOP = HERE.parent.parent
 BASELINE = HERE / "baseline.json"
 TOLERANCE = 0.10
 BOUND = 300  # seconds, against a hang
-ENGINE = ["channel.c", "plat/linux/bell.c", "plat/linux/word.c", "plat/linux/clock.c"]
+ENGINE = ["channel/channel.c", "plat/linux/bell.c", "plat/linux/word.c", "plat/linux/clock.c"]
 
 
 def parts(folder: Path) -> dict[str, list[float]]:

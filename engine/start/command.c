@@ -2,6 +2,8 @@
  *
  * The command line of fresh processes, both ends of it.
  */
+#include "start/command.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -9,7 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "start.h"
+#include "base/abi.h"
+#include "base/forks.h"
+#include "plat/plat.h"
+#include "start/server.h"
+#include "tercio.h"
+#include "worker/worker.h"
 
 enum { PIPE_MOST = 4096 }; /* what any pipe takes at once: PIPE_BUF, and its least capacity */
 

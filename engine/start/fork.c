@@ -15,10 +15,20 @@
  * not inherited; the child maps its own channel anew.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
-#include "fault.h"
-#include "start.h"
+#include "base/fault.h"
+#include "base/forks.h"
+#include "memory/views.h"
+#include "plat/plat.h"
+#include "start/lasting.h"
+#include "start/start.h"
+#include "start/starters.h"
+#include "state/pool.h"
+#include "tercio.h"
+#include "worker/worker.h"
 
 static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasting)
 {

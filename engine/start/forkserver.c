@@ -6,11 +6,20 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "start.h"
+#include "base/forks.h"
+#include "memory/views.h"
+#include "plat/plat.h"
+#include "start/command.h"
+#include "start/server.h"
+#include "start/start.h"
+#include "start/starters.h"
+#include "state/pool.h"
+#include "tercio.h"
 
 /* ---- Servers -------------------------------------------------------------------------------------------------------- */
 

@@ -3,8 +3,9 @@
  * Start methods by name.
  */
 #include <string.h>
+#include <unistd.h>
 
-#include "../plat/plat.h"
+#include "plat/plat.h"
 #include "tercio.h"
 
 static const char *const names[] = {"default", "fork", "spawn", "forkserver", "threading"};

@@ -4,14 +4,19 @@
  * collects them, and reports how they ended. It runs nothing of the user's but what was preloaded; it ends with its
  * parent, and its workers end with it.
  */
+#include "start/server.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "start.h"
+#include "base/forks.h"
+#include "plat/plat.h"
+#include "tercio.h"
+#include "worker/worker.h"
 
 typedef struct client {
     struct client *next;

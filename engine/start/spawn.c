@@ -5,11 +5,19 @@
  * end before its process.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "start.h"
+#include "memory/views.h"
+#include "plat/plat.h"
+#include "start/command.h"
+#include "start/lasting.h"
+#include "start/start.h"
+#include "start/starters.h"
+#include "state/pool.h"
+#include "tercio.h"
 
 /* The descriptors that the worker inherits, in memory that the caller frees: three, the lifeline or -1, then the host's;
  * with room for one more. */

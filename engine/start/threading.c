@@ -8,10 +8,23 @@
  *     life       a thread's channel: one reference for the thread, one for the pool as long as it looks at it
  */
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "start.h"
+#include "base/forks.h"
+#include "base/threads.h"
+#include "channel/layout.h"
+#include "memory/arena.h"
+#include "memory/block.h"
+#include "memory/views.h"
+#include "plat/plat.h"
+#include "start/start.h"
+#include "start/starters.h"
+#include "state/pool.h"
+#include "tercio.h"
+#include "worker/worker.h"
 
 typedef struct {
     _Atomic uint32_t refs;
@@ -31,12 +44,22 @@ typedef struct {
     const tercio_pool *pool; /* to compare with; it may be gone */
 } life;
 
+static void free_contexts(tercio__context *first)
+{
+    while (first) {
+        tercio__context *context = first;
+        first = context->next;
+        free(context->parts);
+        free(context);
+    }
+}
+
 static void drop_commons(commons *c)
 {
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
     tercio__arena_delete(c->arena);
-    tercio__contexts_free(c->stranded);
+    free_contexts(c->stranded);
     tercio__file_unref(c->file);
     tercio__owned_close(c->caller_bell, c->fork_generation);
     tercio__owned_close(c->keeper_bell, c->fork_generation);

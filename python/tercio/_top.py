@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-# Of engine/channel_layout.h. tests/python/test_top.py compares what is read with what the pool itself says.
+# Of engine/channel/layout.h. tests/python/test_top.py compares what is read with what the pool itself says.
 MAGIC = 0x6F69637265743031
 PAGE = struct.Struct("<QIIQQQQiiQ")  # magic, version, n_channels, channel_bytes, ring_bytes, (prepare), method, pid
 PAGE_BYTES = max(4096, mmap.PAGESIZE)  # before the first channel

@@ -10,7 +10,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "arena.h"
+#include "base/forks.h"
+#include "memory/arena.h"
+#include "memory/views.h"
 #include "plat/plat.h"
 
 #define MIB (UINT64_C(1) << 20)

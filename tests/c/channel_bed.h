@@ -16,7 +16,7 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include "channel.h"
+#include "channel/channel.h"
 
 enum { RING = 4096 };
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "arena_bed.h"
+#include "base/forks.h"
 
 #include <errno.h>
 #include <fcntl.h>

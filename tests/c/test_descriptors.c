@@ -17,8 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "arena.h"
-#include "descriptors.h"
+#include "base/forks.h"
+#include "memory/arena.h"
+#include "memory/views.h"
 
 enum { MANY = 200 };
 

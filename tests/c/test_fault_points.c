@@ -11,7 +11,7 @@
 
 #include <sys/prctl.h>
 
-#include "fault.h"
+#include "base/fault.h"
 #include "plat/plat.h"
 
 #define STOPPED_RING "a stopped ring"

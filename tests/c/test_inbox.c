@@ -10,7 +10,9 @@
 
 #include <cmocka.h>
 
-#include "internal.h"
+#include <string.h>
+
+#include "pool/inbox.h"
 
 static int add(tercio__inbox *inbox, uint64_t index, size_t size, uint32_t n_blocks, const char *message)
 {

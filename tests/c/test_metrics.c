@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "call.h"
+#include "pool/stats.h"
+#include "state/pool.h"
+#include "worker/call.h"
+#include "worker/longest.h"
 
 #define LOAD(word) atomic_load_explicit(&(word), memory_order_relaxed)
 

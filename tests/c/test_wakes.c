@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Wakes that are put off (wakes.c): in a pool of more workers than CPUs, while quick messages follow one another. The
+ * Wakes that are put off (wake.c): in a pool of more workers than CPUs, while quick messages follow one another. The
  * tasks that show it all wait for one another, so each worker has to begin. To wake a worker is a call of the system, which
  * this program stands in for: it counts those of the thread that pushes and those of the supervisor, so each test sees that
  * wakes were put off, and by whom and when they were made up.

@@ -9,7 +9,7 @@
 
 #include <valgrind/callgrind.h>
 
-#include "channel.h"
+#include "channel/channel.h"
 #include "plat/plat.h"
 
 enum { RING = 64 * 1024, TIMES = 10000 };

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Which callers, and whether the host, are to be told after answers came.
+ */
+#ifndef TERCIO_POOL_NOTIFY_H
+#define TERCIO_POOL_NOTIFY_H
+
+#include <stdbool.h>
+
+#include "tercio.h"
+
+void tercio__tell_callers(tercio_pool *);
+/* A run has something to take, or nothing more will come. Under the lock. */
+bool tercio__has_something(const tercio_run *);
+/* Has the keeper notify the host of what came for runs that no caller is looking after just now. Under the lock. */
+void tercio__tell_host(tercio_pool *);
+/* A run that the host looks after has results. Under the lock. */
+bool tercio__host_has_news(const tercio_pool *);
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How shared memory is given back. What was used lately is kept while large things move, and given back after a second in
+ * which none did, by the parent and, when they are asked to, by its workers. The memory of dead workers goes as soon as no
+ * result lies there.
+ */
+#include "pool/purge.h"
+
+#include <stdatomic.h>
+
+#include "memory/arena.h"
+#include "memory/views.h"
+#include "plat/plat.h"
+#include "pool/wake.h"
+#include "start/start.h"
+#include "state/pool.h"
+#include "tercio.h"
+
+enum { LINGER_NS = 1000000000 };
+
+void tercio__note_moved(tercio_pool *pool, uint64_t bytes)
+{
+    pool->moved_bytes += bytes;
+    if (pool->moved_bytes <= TERCIO__KEEP_WARM || pool->trim_at || !pool->starter->processes)
+        return;
+    pool->moved_bytes = 0;
+    pool->trim_at = tercio__now() + LINGER_NS;
+    tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+}
+
+uint64_t tercio__linger(tercio_pool *pool)
+{
+    if (pool->listens && pool->trim_at == 0 && tercio__file_returned(pool->file) > TERCIO__KEEP_WARM) {
+        pool->listens = false;
+        pool->trim_at = tercio__now() + LINGER_NS;
+    }
+    if (pool->trim_at == 0)
+        return 0;
+    uint64_t now = tercio__now();
+    if (now < pool->trim_at)
+        return pool->trim_at;
+    if (pool->moved_bytes) {
+        pool->moved_bytes = 0;
+        return pool->trim_at = now + LINGER_NS;
+    }
+    pool->trim_at = 0;
+    pool->listens = true;
+    tercio__file_listen(pool->file, pool->keeper_bell);
+    tercio__arena_trim(pool->arena);
+    for (unsigned i = 0; i < pool->n_workers; i++) {
+        tercio__worker *worker = &pool->workers[i];
+        if (worker->state != TERCIO_STATE_START)
+            continue;
+        atomic_fetch_add_explicit(&worker->sender.map.words->trim, 1, memory_order_relaxed);
+        tercio__wake(worker);
+    }
+    return 0;
+}
+
+void tercio__discard_dead(tercio_pool *pool)
+{
+    /* Results that nobody has taken over yet may lie there. */
+    if (pool->n_dead_ranges == 0 || atomic_load_explicit(&pool->blocks_out, memory_order_acquire) != 0)
+        return;
+    if (tercio__file_discard(pool->file, pool->dead_ranges, pool->n_dead_ranges, NULL, 0) == 0)
+        pool->n_dead_ranges = 0;
+}

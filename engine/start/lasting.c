@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A process that a thread starts may be told to end with that thread. This says whether the calling thread lasts as long as
+ * the pool: the main thread does, and so does the supervisor.
+ */
+#include "start/lasting.h"
+
+#include <pthread.h>
+
+#include "plat/plat.h"
+#include "state/pool.h"
+#include "tercio.h"
+
+bool tercio__lasting_thread(tercio_pool *pool)
+{
+    if (tercio__is_main_thread())
+        return true;
+    tercio__lock(pool);
+    bool is_keeper = pool->keeper_is != TERCIO__KEEPER_NONE && pthread_equal(pthread_self(), pool->keeper);
+    tercio__unlock(pool);
+    return is_keeper;
+}

@@ -107,7 +107,7 @@ static void hold(tercio_run *run, tercio_result *result)
     result->cookie = (uint64_t)(uintptr_t)node;
 }
 
-void tercio__face_release(tercio_run *run, tercio_result *result)
+static void release_held(tercio_run *run, tercio_result *result)
 {
     held *node = (held *)(uintptr_t)result->cookie;
     if (node == NULL)
@@ -337,7 +337,7 @@ static int take(tercio_run *run, tercio_result *to)
     return face->end < 0 ? face->end : 0;
 }
 
-int tercio__face_next(tercio_run *run, double timeout, tercio_result *result)
+static int next_in_turn(tercio_run *run, double timeout, tercio_result *result)
 {
     struct tercio__face *face = run->face;
     uint64_t deadline = timeout > 0 ? tercio__deadline(timeout) : 0;
@@ -388,6 +388,36 @@ int tercio__face_open(tercio_pool *pool, unsigned task, uint64_t layout, size_t 
     return tercio_run_open(pool, &part, 1, options, run);
 }
 
+static void close_face(tercio_run *run)
+{
+    struct tercio__face *face = run->face;
+    tercio_result *kept;
+
+    while ((kept = whose_turn(face, true)) != NULL) {
+        tercio_release(run, kept);
+        free(kept);
+    }
+    while (face->held) {
+        held *node = face->held;
+        face->held = node->next;
+        tercio_give(&node->view);
+        free(node);
+    }
+    free(face->early);
+    free(face->frames);
+    free(face);
+    if (tercio__run_is_ours(run)) { /* whoever hands out its messages looks whether it has a face */
+        tercio__lock(run->pool);
+        run->face = NULL;
+        tercio__unlock(run->pool);
+    } else {
+        run->face = NULL;
+    }
+    run->face_calls = NULL;
+}
+
+static const tercio__face_calls calls = {next_in_turn, release_held, close_face};
+
 static int open_held_run(tercio_pool *pool, unsigned task, const tercio_map_options *options, tercio_run **out)
 {
     tercio_map_options asked;
@@ -412,6 +442,7 @@ static int open_held_run(tercio_pool *pool, unsigned task, const tercio_map_opti
         return error;
     }
     run->face = face;
+    run->face_calls = &calls;
     *out = run;
     return 0;
 }
@@ -471,31 +502,4 @@ int tercio_submit(tercio_pool *pool, unsigned task, tercio_bytes input, const te
     face->ended = true;
     tercio_run_end(*run);
     return 0;
-}
-
-void tercio__face_close(tercio_run *run)
-{
-    struct tercio__face *face = run->face;
-    tercio_result *kept;
-
-    while ((kept = whose_turn(face, true)) != NULL) {
-        tercio_release(run, kept);
-        free(kept);
-    }
-    while (face->held) {
-        held *node = face->held;
-        face->held = node->next;
-        tercio_give(&node->view);
-        free(node);
-    }
-    free(face->early);
-    free(face->frames);
-    free(face);
-    if (tercio__run_is_ours(run)) { /* whoever hands out its messages looks whether it has a face */
-        tercio__lock(run->pool);
-        run->face = NULL;
-        tercio__unlock(run->pool);
-    } else {
-        run->face = NULL;
-    }
 }

@@ -12,7 +12,6 @@
 
 #include "base/fault.h"
 #include "channel/layout.h"
-#include "face/stream.h"
 #include "memory/arena.h"
 #include "memory/views.h"
 #include "plat/plat.h"
@@ -70,8 +69,8 @@ static void hand_out_exits(tercio_pool *pool, void (*on_exit)(void *user, const 
     while (tercio__inbox_take(&exits, &result)) {
         tercio_view view = {0};
         (void)tercio__make_whole(pool, &result, &view);
-        if (pool->options.table)
-            tercio__face_explain(&result);
+        if (pool->explain)
+            pool->explain(&result);
         if (on_exit)
             on_exit(user, &result);
         tercio__view_close(&view);

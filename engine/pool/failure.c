@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/abi.h"
-#include "face/stream.h"
 #include "pool/inbox.h"
 #include "pool/message.h"
 #include "pool/pending.h"
@@ -53,8 +52,8 @@ int tercio_failure(tercio_pool *pool, tercio_result *result)
     if (!pool->failure_taken && tercio__inbox_take(&pool->failures, &pool->failure_result)) {
         pool->failure_taken = true;
         (void)tercio__make_whole(pool, &pool->failure_result, &pool->failure_view);
-        if (pool->options.table)
-            tercio__face_explain(&pool->failure_result);
+        if (pool->explain)
+            pool->explain(&pool->failure_result);
     }
     if (pool->failure_taken)
         tercio__result_write(result, &pool->failure_result);

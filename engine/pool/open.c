@@ -2,6 +2,8 @@
  *
  * Opens a pool: options, shared memory, bells, the first workers.
  */
+#include "pool/open.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -14,7 +16,6 @@
 #include "base/forks.h"
 #include "base/threads.h"
 #include "channel/layout.h"
-#include "face/table.h"
 #include "memory/arena.h"
 #include "memory/block.h"
 #include "memory/views.h"
@@ -40,7 +41,7 @@ static const uint64_t default_arena_bytes = UINT64_C(256) << 20;
 
 /* ---- Options -------------------------------------------------------------------------------------------------------- */
 
-static int check_options(tercio_pool *pool)
+static int check_options(tercio_pool *pool, const tercio__front *front)
 {
     const tercio_options *o = &pool->options;
     if ((o->table == NULL) == (o->host == NULL) || (o->n_cpu_ids && o->n_cpu_ids != pool->n_workers))
@@ -48,10 +49,10 @@ static int check_options(tercio_pool *pool)
     if (pool->n_workers > MOST_WORKERS || o->ring_bytes % 4096 || o->ring_bytes > (UINT32_MAX >> 1) ||
         !(o->grace >= 0) || !(o->init_timeout >= 0) || !(o->exit_timeout >= 0))
         return TERCIO_EINVAL;
-    return o->table ? tercio__table_check(o->table) : tercio__host_check(o->host);
+    return tercio__host_check(o->host ? o->host : front->host);
 }
 
-static int read_options(tercio_pool *pool, const tercio_options *given)
+static int read_options(tercio_pool *pool, const tercio_options *given, const tercio__front *front)
 {
     int error = tercio__options_read(&pool->options, given);
     if (error)
@@ -60,12 +61,13 @@ static int read_options(tercio_pool *pool, const tercio_options *given)
     pool->method = o->method == TERCIO_DEFAULT ? TERCIO_FORK : o->method;
     pool->starter = tercio__starter_of(pool->method);
     pool->n_workers = o->n_workers ? o->n_workers : tercio_usable_cpus();
-    error = pool->starter ? check_options(pool) : TERCIO_EINVAL;
+    error = pool->starter ? check_options(pool, front) : TERCIO_EINVAL;
     if (error)
         return error;
     pool->blocked = o->sigmask ? tercio__signals_of(o->sigmask) : tercio__signals_blocked();
-    pool->host = o->table ? &tercio__table_host : o->host;
-    pool->host_user = o->table ? (void *)(uintptr_t)o->table : o->host_user;
+    pool->host = o->host ? o->host : front->host;
+    pool->host_user = o->host ? o->host_user : front->host_user;
+    pool->explain = o->host ? NULL : front->explain;
     if (o->ring_bytes == 0)
         o->ring_bytes = pool->n_workers > MANY_WORKERS ? SMALL_RING_BYTES : RING_BYTES;
     if (o->arena_bytes == 0)
@@ -129,7 +131,6 @@ static int make_memory(tercio_pool *pool)
     pool->page->blocked = pool->blocked;
     pool->page->takes_children = !pool->options.no_group && pool->starter->processes;
     tercio__time_phases(pool);
-    pool->page->table_hash = pool->options.table ? tercio__table_hash(pool->options.table) : 0;
     atomic_init(&pool->page->file_end, (end + segment - 1) / segment * segment);
     pool->arena = tercio__arena_new(pool->file, &pool->page->file_end, NULL, NULL);
     return pool->arena ? 0 : TERCIO_ENOMEM;
@@ -256,19 +257,19 @@ static int wait_until_alive(tercio_pool *pool)
     return result;
 }
 
-int tercio_open(tercio_pool **out, const tercio_options *options)
+int tercio__pool_open(tercio_pool **out, const tercio_options *options, const tercio__front *front)
 {
-    if (out == NULL)
-        return TERCIO_EINVAL;
     *out = NULL;
     tercio_pool *pool = new_pool();
     if (pool == NULL)
         return TERCIO_ENOMEM;
-    int error = read_options(pool, options);
+    int error = read_options(pool, options, front);
     if (error == 0)
         error = make_workers(pool);
     if (error == 0)
         error = make_memory(pool);
+    if (error == 0)
+        pool->page->table_hash = front->table_hash;
     if (error == 0)
         error = place_preparation(pool);
     if (error == 0)

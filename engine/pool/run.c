@@ -10,7 +10,6 @@
 #include "base/abi.h"
 #include "base/forks.h"
 #include "channel/channel.h"
-#include "face/stream.h"
 #include "memory/views.h"
 #include "plat/plat.h"
 #include "pool/announce.h"
@@ -211,8 +210,8 @@ int tercio_next(tercio_run *run, double timeout, tercio_result *result)
 {
     if (run == NULL || result == NULL)
         return TERCIO_EINVAL;
-    if (run->face)
-        return tercio__face_next(run, timeout, result);
+    if (run->face_calls)
+        return run->face_calls->next(run, timeout, result);
     if (result->size == sizeof *result)
         return tercio__run_next(run, timeout, result);
     tercio_result whole;
@@ -232,8 +231,8 @@ bool tercio_row_next(tercio_bytes *row, tercio_bytes *answer)
 
 void tercio_release(tercio_run *run, tercio_result *result)
 {
-    if (run->face)
-        tercio__face_release(run, result);
+    if (run->face_calls)
+        run->face_calls->release(run, result);
     if (result->internal == NULL)
         return;
     if (tercio__run_is_ours(run))
@@ -316,8 +315,8 @@ void tercio_run_close(tercio_run *run)
 {
     if (run == NULL)
         return;
-    if (run->face)
-        tercio__face_close(run);
+    if (run->face_calls)
+        run->face_calls->close(run);
     bool is_whole = true;
     if (tercio__run_is_ours(run)) {
         tercio_run_detach(run);

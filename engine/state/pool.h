@@ -57,6 +57,7 @@ struct tercio_pool {
     tercio_options options; /* pointers inside are ours, or borrowed as tercio.h says */
     const tercio_host *host;
     void *host_user;
+    void (*explain)(tercio_result *); /* makes code and message of what a failed task left; NULL: the host does */
     const struct tercio__starter *starter;
     void *starter_data;
     int starter_events[2]; /* descriptors that the keeper watches for it; -1: none */

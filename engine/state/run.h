@@ -13,9 +13,17 @@
 #include "state/result.h"
 #include "tercio.h"
 
+/* How a run that a face holds for its user answers in place of the engine. */
+typedef struct {
+    int (*next)(tercio_run *, double timeout, tercio_result *);
+    void (*release)(tercio_run *, tercio_result *); /* before the engine's own release */
+    void (*close)(tercio_run *);                    /* before the run is freed */
+} tercio__face_calls;
+
 struct tercio_run {
     tercio_pool *pool; /* NULL: the pool is gone */
     tercio_run *next, *previous;
+    const tercio__face_calls *face_calls; /* NULL: no face holds it */
     struct tercio__face *face;
     tercio_map_options options;
     tercio__context *context;

@@ -126,6 +126,8 @@ check:
 	@echo '== clang-tidy, cppcheck'
 	$(call configure,c)
 	@tools/analyse.sh $(BUILD)/c
+	@echo '== directions'
+	@$(VENV)/bin/python tools/directions.py $(BUILD)/c
 	@echo '== address and undefined behaviour'
 	$(call configure,asan,-Db_sanitize=address$(comma)undefined)
 	@tools/c_tests.sh $(BUILD)/asan

@@ -29,7 +29,6 @@
 #include "pool/ring.h"
 #include "pool/stats.h"
 #include "start/start.h"
-#include "start/starters.h"
 #include "state/pool.h"
 #include "tercio.h"
 
@@ -262,7 +261,7 @@ bool tercio__worker_collect(tercio__worker *worker)
     if (worker->state == TERCIO_STATE_NONE || (worker->handle < 0 && !worker->thread_runs))
         return worker->state == TERCIO_STATE_NONE;
     tercio__pump_worker(worker); /* its goodbye, if it left one */
-    bool ours = pool->starter == &tercio__fork_starter || pool->starter == &tercio__spawn_starter;
+    bool ours = pool->starter->children_are_ours;
     if (worker->family && !worker->goodbye && tercio__bells_wait(&worker->handle, 1, 1, NULL) == 1) {
         /* What it started goes with it. A group is its own only while its number is. */
         if (ours)

@@ -16,7 +16,6 @@
 #include "pool/spin.h"
 #include "pool/wake.h"
 #include "start/start.h"
-#include "start/starters.h"
 #include "state/pool.h"
 #include "tercio.h"
 
@@ -48,7 +47,7 @@ void tercio__kill_worker(tercio__worker *worker)
         return;
     if (worker->handle >= 0) {
         worker->struck = true;
-        if (!worker->pool->options.no_group && worker->pool->starter != &tercio__forkserver_starter)
+        if (!worker->pool->options.no_group && worker->pool->starter->children_are_ours)
             tercio__process_kill_group(worker->pid);
         (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
     } else if (worker->thread_runs) {

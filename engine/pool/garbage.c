@@ -6,12 +6,13 @@
 #include "pool/garbage.h"
 
 #include "pool/inbox.h"
+#include "start/start.h"
 #include "state/pool.h"
 #include "tercio.h"
 
 void tercio__garbage(tercio_pool *pool, const void *head, size_t size, uint32_t n_items, uint32_t skip, bool is_answer)
 {
-    if (pool->method != TERCIO_THREADING || pool->host->drop == NULL)
+    if (pool->starter->processes || pool->host->drop == NULL)
         return;
     tercio__entry entry = {.index = n_items, .cookie = skip, .kind = is_answer, .out_size = size};
     (void)tercio__inbox_add(&pool->garbage, &entry, NULL, head, NULL);

@@ -29,8 +29,8 @@
 #include "pool/wait.h"
 #include "pool/workers.h"
 #include "start/lasting.h"
+#include "start/methods.h"
 #include "start/start.h"
-#include "start/starters.h"
 #include "state/pool.h"
 #include "tercio.h"
 
@@ -74,7 +74,7 @@ static int read_options(tercio_pool *pool, const tercio_options *given, const te
         o->arena_bytes = default_arena_bytes;
     if (o->max_pending == 0) /* so many that each worker has one and finds another */
         o->max_pending = pool->n_workers > MAX_PENDING / 2 ? 2 * (size_t)pool->n_workers : MAX_PENDING;
-    if (pool->method == TERCIO_FORK && o->table && !o->threads_at_fork &&
+    if (pool->starter->copies_process && o->table && !o->threads_at_fork &&
         tercio__count_threads() - tercio__count_own_thread(0) > 1)
         return TERCIO_ETHREADS;
     return 0;
@@ -199,8 +199,7 @@ static int make_bells(tercio_pool *pool)
     pool->set = tercio__owned(tercio__set_create());
     if (pool->set < 0)
         return pool->set;
-    bool ours = pool->starter == &tercio__fork_starter || pool->starter == &tercio__spawn_starter;
-    if (!ours || tercio__lasting_thread(pool))
+    if (!pool->starter->children_are_ours || tercio__lasting_thread(pool))
         return 0;
     int ends[2], error = tercio__lifeline(ends);
     if (error)
@@ -217,7 +216,7 @@ static int copy_descriptors(tercio_pool *pool)
     size_t n = pool->options.n_descriptors;
     pool->options.descriptors = NULL;
     pool->options.n_descriptors = 0;
-    if (n == 0 || (pool->method != TERCIO_SPAWN && pool->method != TERCIO_FORKSERVER))
+    if (n == 0 || !pool->starter->takes_descriptors)
         return 0;
     pool->descriptors = calloc(n, sizeof *pool->descriptors);
     pool->descriptor_identities = calloc(n, sizeof *pool->descriptor_identities);

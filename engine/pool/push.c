@@ -13,6 +13,7 @@
 #include "pool/dispatch.h"
 #include "pool/pending.h"
 #include "pool/wake.h"
+#include "start/start.h"
 #include "state/pool.h"
 #include "tercio.h"
 
@@ -67,7 +68,7 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
         tercio__arm_keeper(pool, false);
     if (run->timeout_ns && result == 1)
         tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
-    if (wake && pool->method == TERCIO_THREADING) {
+    if (wake && !pool->starter->processes) {
         tercio__wake(wake); /* its channel goes when the thread does, and that needs the lock */
         wake = NULL;
     }

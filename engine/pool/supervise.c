@@ -24,7 +24,6 @@
 #include "pool/wake.h"
 #include "pool/workers.h"
 #include "start/start.h"
-#include "start/starters.h"
 #include "state/pool.h"
 #include "tercio.h"
 
@@ -131,7 +130,7 @@ int tercio__keeper_listen(tercio_pool *pool)
 static size_t keeper_stack(const tercio_pool *pool)
 {
     size_t own = pool->options.stack_size, main = tercio__main_stack();
-    return pool->starter == &tercio__fork_starter && main > own ? main : own;
+    return pool->starter->copies_process && main > own ? main : own;
 }
 
 int tercio__keeper_start(tercio_pool *pool)
@@ -142,7 +141,7 @@ int tercio__keeper_start(tercio_pool *pool)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     tercio__lock(pool); /* the thread begins with it: it finds its own number, and that it runs */
     int error = tercio__thread_start(&pool->keeper, keeper_stack(pool), keep, pool);
-    if (error && pool->starter == &tercio__fork_starter) /* so much address space may be refused */
+    if (error && pool->starter->copies_process) /* so much address space may be refused */
         error = tercio__thread_start(&pool->keeper, pool->options.stack_size, keep, pool);
     if (error == 0)
         pool->keeper_is = TERCIO__KEEPER_RUNS;

@@ -22,7 +22,6 @@
 #include "pool/ring.h"
 #include "pool/spin.h"
 #include "start/start.h"
-#include "start/starters.h"
 #include "state/pool.h"
 #include "tercio.h"
 
@@ -102,8 +101,8 @@ static int start_worker(tercio__worker *worker, bool again)
         worker->thread_runs = made.thread_runs;
         worker->starter_data = made.data;
     }
-    bool watched = pool->starter->processes && pool->starter != &tercio__forkserver_starter;
-    if (error == 0 && watched && (error = tercio__set_add(pool->set, worker->handle, worker->index)) != 0) {
+    if (error == 0 && pool->starter->children_are_ours &&
+        (error = tercio__set_add(pool->set, worker->handle, worker->index)) != 0) {
         kept = errno;
         open_gate(worker, TERCIO__GATE_DEAD);
         (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);

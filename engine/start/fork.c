@@ -24,8 +24,8 @@
 #include "memory/views.h"
 #include "plat/plat.h"
 #include "start/lasting.h"
+#include "start/methods.h"
 #include "start/start.h"
-#include "start/starters.h"
 #include "state/pool.h"
 #include "tercio.h"
 #include "worker/worker.h"
@@ -87,4 +87,5 @@ static int collect(tercio__worker *worker, tercio__exit *how)
     return tercio__process_collect(worker->handle, worker->pid, how);
 }
 
-const tercio__starter tercio__fork_starter = {.processes = true, .start = start, .collect = collect};
+const tercio__starter tercio__fork_starter = {
+    .processes = true, .children_are_ours = true, .copies_process = true, .start = start, .collect = collect};

@@ -15,9 +15,9 @@
 #include "memory/views.h"
 #include "plat/plat.h"
 #include "start/command.h"
+#include "start/methods.h"
 #include "start/server.h"
 #include "start/start.h"
-#include "start/starters.h"
 #include "state/pool.h"
 #include "tercio.h"
 
@@ -347,6 +347,7 @@ static int collect(tercio__worker *worker, tercio__exit *how)
 }
 
 const tercio__starter tercio__forkserver_starter = {.processes = true,
+                                                    .takes_descriptors = true,
                                                     .open = open_connection,
                                                     .start = start,
                                                     .collect = collect,

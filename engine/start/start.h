@@ -22,7 +22,11 @@ typedef struct {
 } tercio__started;
 
 typedef struct tercio__starter {
-    bool processes;
+    /* What the pool has to know of such workers; each is false unless said. */
+    bool processes;         /* they are processes; else threads of this one */
+    bool children_are_ours; /* ... children of this process: their handles tell their ends, their groups are theirs */
+    bool copies_process;    /* ... that begin as copies of this process, and so of the thread that starts them */
+    bool takes_descriptors; /* ... that are new programs, which get the descriptors of options.descriptors */
     /* Once, before the first worker; may be NULL. */
     int (*open)(tercio_pool *);
     /* Starts worker->index; its channel is ready. Not under the lock; one thread at a time (whoever opens the pool,

@@ -57,6 +57,7 @@ static uint64_t mark_for_others(const tercio__worker *worker, uint32_t *wants)
 /* B1 for callers: what the workers shall ring for. */
 void tercio__announce(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     uint32_t wants = TERCIO__WANT_LOW_WATER;
     bool feeding = false, others = false;
     for (const tercio__pool_waiter *waiter = pool->pool_waiters; waiter; waiter = waiter->next)
@@ -100,6 +101,7 @@ bool tercio__news_after_announcing(const tercio_pool *pool)
 
 void tercio__arm_keeper(tercio_pool *pool, bool always)
 {
+    tercio__assert_locked(pool);
     bool wanted = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run && !wanted; run = run->next)
         wanted = is_for_others(run);

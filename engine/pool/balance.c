@@ -84,6 +84,7 @@ static bool take_ahead(tercio__worker *loaded, const tercio__worker *idle, uint6
 
 void tercio__balance(tercio_pool *pool, bool more_comes)
 {
+    tercio__assert_locked(pool);
     if (!may_move_any(pool, more_comes) || (pool->pending && !tercio__is_ordered(pool->pending->run)))
         return;
     for (unsigned i = 0; i < pool->n_workers; i++) {

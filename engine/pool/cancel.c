@@ -22,6 +22,7 @@
 /* Lets go of what is under way: what is queued is dropped, what runs ends with its item and nobody hears of it. */
 void tercio__let_go(tercio_run *run)
 {
+    tercio__assert_locked(run->pool);
     tercio_pool *pool = run->pool;
     tercio__drop_pending(pool, run);
     tercio__take_back(pool, run);

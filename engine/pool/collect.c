@@ -308,6 +308,7 @@ static void reclaim(tercio__worker *worker, uint64_t passed)
 
 void tercio__pump_worker(tercio__worker *worker)
 {
+    tercio__assert_locked(worker->pool);
     tercio__sender *sender = &worker->sender;
     tercio__record record;
     const unsigned char *bytes;
@@ -347,6 +348,7 @@ void tercio__pump_worker(tercio__worker *worker)
 
 void tercio__gather(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     for (unsigned i = 0; i < pool->n_workers; i++)
         tercio__pump_worker(&pool->workers[i]);
     pool->look_at_long = 0;
@@ -359,6 +361,7 @@ void tercio__gather(tercio_pool *pool)
 
 void tercio__pump(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     tercio__gather(pool);
     tercio__tell_callers(pool);
     tercio__tell_host(pool);

@@ -5,8 +5,7 @@
 #include "state/message.h"
 #include "tercio.h"
 
-/* Reads all that workers have said, reclaims slots, hands out pending work; and rings all those who have something of it.
- * Under the lock. */
+/* Reads all that workers have said, reclaims slots, hands out pending work; and rings all those who have something of it. */
 void tercio__pump(tercio_pool *);
 /* Its two halves, for the keeper, which has the host notified by itself. */
 void tercio__gather(tercio_pool *);

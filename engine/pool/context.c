@@ -16,6 +16,7 @@
 int tercio__pack(tercio_pool *pool, const tercio_bytes *parts, size_t n_parts, tercio_block *block,
                  tercio_block **blocks, size_t *n_blocks)
 {
+    tercio__assert_locked(pool);
     tercio__packed packed = {.magic = TERCIO__MAGIC, .head_size = parts[0].size, .n_blocks = n_parts - 1};
     tercio_block *large = NULL;
     size_t done = 0;
@@ -46,6 +47,7 @@ fail:
 
 int tercio__pack_pieces(tercio_pool *pool, const tercio_bytes *pieces, size_t n, tercio_block *block)
 {
+    tercio__assert_locked(pool);
     tercio__packed packed = {.magic = TERCIO__MAGIC};
     tercio_bytes *all = malloc((n + 1) * sizeof *all);
     if (all == NULL)
@@ -62,6 +64,7 @@ int tercio__pack_pieces(tercio_pool *pool, const tercio_bytes *pieces, size_t n,
 
 int tercio__context_new(tercio_pool *pool, const tercio_bytes *parts, size_t n_parts, tercio__context **out)
 {
+    tercio__assert_locked(pool);
     tercio__context *context = calloc(1, sizeof *context);
     if (context == NULL)
         return TERCIO_ENOMEM;
@@ -78,6 +81,7 @@ int tercio__context_new(tercio_pool *pool, const tercio_bytes *parts, size_t n_p
 
 void tercio__context_strand(tercio_pool *pool, tercio__context *context)
 {
+    tercio__assert_locked(pool);
     if (context == NULL || context->is_stranded)
         return;
     context->is_stranded = true;

@@ -165,6 +165,7 @@ static uint64_t check_worker(tercio__worker *worker, uint64_t now, bool *hidden)
 
 uint64_t tercio__check_deadlines(tercio_pool *pool, bool *hidden)
 {
+    tercio__assert_locked(pool);
     uint64_t next = 0, now = tercio__now();
     for (unsigned i = 0; i < pool->n_workers; i++) {
         next = tercio__sooner(next, check_worker(&pool->workers[i], now, hidden));

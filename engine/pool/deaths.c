@@ -212,6 +212,7 @@ static uint64_t still_born_limit(const tercio__exit *how)
 
 void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
 {
+    tercio__assert_locked(worker->pool);
     tercio_pool *pool = worker->pool;
     char text[192];
 
@@ -256,6 +257,7 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
 
 bool tercio__worker_collect(tercio__worker *worker)
 {
+    tercio__assert_locked(worker->pool);
     tercio_pool *pool = worker->pool;
     tercio__exit how;
     if (worker->state == TERCIO_STATE_NONE || (worker->handle < 0 && !worker->thread_runs))

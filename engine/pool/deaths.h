@@ -11,9 +11,9 @@
 /* Before the first worker: what the kernel's counters say then. */
 void tercio__note_memory_kills(tercio_pool *);
 /* A worker's process or thread is gone. A thread that has not said goodbye may still run: what it may touch stays until it
- * ends. Under the lock. */
+ * ends. */
 void tercio__worker_gone(tercio__worker *, const tercio__exit *);
-/* Collects the worker if it is gone. Under the lock. Returns: true when it is. */
+/* Collects the worker if it is gone. Returns: true when it is. */
 bool tercio__worker_collect(tercio__worker *);
 
 #endif

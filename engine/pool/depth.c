@@ -25,6 +25,7 @@ static const double worth_queuing_ns = 2e6;
 
 void tercio__measure(tercio__worker *worker, const tercio__chunk *chunk)
 {
+    tercio__assert_locked(worker->pool);
     tercio_run *run = chunk->run;
     tercio__channel *words = worker->sender.map.words;
     uint64_t done = atomic_load_explicit(&words->n_done, memory_order_relaxed);

@@ -161,6 +161,7 @@ bool tercio__may_queue(const tercio_run *run, uint32_t n_items)
 
 bool tercio__has_room(tercio_run *run)
 {
+    tercio__assert_locked(run->pool);
     tercio_pool *pool = run->pool;
     if (run->stopped || !tercio__takes_work(pool))
         return true; /* push will say so */
@@ -224,6 +225,7 @@ enum { BLOCKS_ON_STACK = 16 };
 
 int tercio__dispatch(tercio_run *run, const tercio_message *message, tercio__worker **wake)
 {
+    tercio__assert_locked(run->pool);
     tercio_pool *pool = run->pool;
     tercio_block few[BLOCKS_ON_STACK], *blocks = few;
     uint64_t bytes = tercio__ring_bytes_for(pool, message);
@@ -280,6 +282,7 @@ static bool has_place_anywhere(const tercio_run *run)
 
 void tercio__dispatch_pending(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     tercio__chunk **at = &pool->pending;
     const tercio_run *full = NULL; /* no worker has a place for it */
     while (*at) {

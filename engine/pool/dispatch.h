@@ -8,10 +8,10 @@
 #include "state/message.h"
 #include "tercio.h"
 
-/* Hands a message to a worker that has room. Returns: 1; 0 no room; negative. Under the lock.
+/* Hands a message to a worker that has room. Returns: 1; 0 no room; negative.
  * *wake is the worker that may have to be woken, once the lock is free. */
 int tercio__dispatch(tercio_run *, const tercio_message *, tercio__worker **wake);
-/* Hands out what is pending. Wakes workers itself. Under the lock. */
+/* Hands out what is pending. Wakes workers itself. */
 void tercio__dispatch_pending(tercio_pool *);
 /* True when some worker could take a message of this run now. */
 bool tercio__has_room(tercio_run *);

@@ -16,6 +16,7 @@
 
 void tercio__runs_lose(tercio_pool *pool, int error)
 {
+    tercio__assert_locked(pool);
     for (tercio_run *run = pool->runs; run; run = run->next)
         if (run->error == 0 && (run->n_chunks || !run->ended))
             run->error = error;
@@ -24,6 +25,7 @@ void tercio__runs_lose(tercio_pool *pool, int error)
 void tercio__pool_fail(tercio_pool *pool, int error, const tercio__entry *entry, const tercio_block *blocks,
                        const void *out, const char *message)
 {
+    tercio__assert_locked(pool);
     if (pool->failure)
         return;
     tercio__entry failure = {0};

@@ -8,7 +8,7 @@
 #include "state/result.h"
 #include "tercio.h"
 
-/* What is under way is about to be dropped: it must not look like an end of the runs. Under the lock. */
+/* What is under way is about to be dropped: it must not look like an end of the runs. */
 void tercio__runs_lose(tercio_pool *, int error);
 void tercio__pool_fail(tercio_pool *, int error, const tercio__entry *, const tercio_block *, const void *out,
                        const char *message);

@@ -43,6 +43,7 @@ static void leave_thread(tercio__worker *worker)
 
 void tercio__kill_worker(tercio__worker *worker)
 {
+    tercio__assert_locked(worker->pool);
     if (worker->state == TERCIO_STATE_NONE)
         return;
     if (worker->handle >= 0) {
@@ -57,6 +58,7 @@ void tercio__kill_worker(tercio__worker *worker)
 
 void tercio__end_by_force(tercio__worker *worker)
 {
+    tercio__assert_locked(worker->pool);
     if (worker->state == TERCIO_STATE_NONE || worker->sender.map.words == NULL)
         return;
     atomic_store_explicit(&worker->sender.map.words->stop, TERCIO__STOP_NOW, memory_order_release);

@@ -7,7 +7,7 @@
 
 #include "state/message.h"
 
-/* Ends the worker by force: a process is killed, a thread is left behind. Under the lock, which is free meanwhile where it
+/* Ends the worker by force: a process is killed, a thread is left behind. The lock is free meanwhile where it
  * is a thread. */
 void tercio__kill_worker(tercio__worker *);
 /* As tercio__kill_worker; but a thread is asked to stop, and left behind by the supervisor after the grace. */

@@ -17,6 +17,7 @@
 
 void tercio__interrupt_worker(tercio__worker *worker, uint64_t sequence)
 {
+    tercio__assert_locked(worker->pool);
     tercio_pool *pool = worker->pool;
     atomic_store_explicit(&worker->sender.map.words->cancel, sequence + 1, memory_order_release);
     tercio__at("interrupt: asked");
@@ -32,6 +33,7 @@ void tercio__interrupt_worker(tercio__worker *worker, uint64_t sequence)
 
 tercio__chunk *tercio__running_chunk(tercio__worker *worker, uint64_t *sequence)
 {
+    tercio__assert_locked(worker->pool);
     uint64_t passed = tercio__sender_passed(&worker->sender);
     if (passed >= worker->sender.tail || passed < worker->sender.reclaimed)
         return NULL;

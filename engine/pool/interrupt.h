@@ -10,9 +10,9 @@
 #include "state/message.h"
 
 /* The message that the worker runs, or would take next; NULL: there is none. One that it has finished lies before it, though
- * its slot may not be reclaimed yet. Under the lock. */
+ * its slot may not be reclaimed yet. */
 tercio__chunk *tercio__running_chunk(tercio__worker *, uint64_t *sequence);
-/* Asks the worker to stop message `sequence`, which it has taken; the keeper kills it after the grace. Under the lock. */
+/* Asks the worker to stop message `sequence`, which it has taken; the keeper kills it after the grace. */
 void tercio__interrupt_worker(tercio__worker *, uint64_t sequence);
 
 #endif

@@ -30,6 +30,7 @@ void tercio__keep_mark(tercio__chunk *chunk)
 /* Places the large parts of a message. blocks[] has room for n_parts. On error nothing is left. */
 int tercio__place_parts(tercio_pool *pool, const tercio_message *message, tercio__chunk *chunk, tercio_block *blocks)
 {
+    tercio__assert_locked(pool);
     bool head_in_block = message->parts[0].size > tercio__inline_limit(pool->page->ring_bytes);
     size_t first = head_in_block ? 0 : 1;
     uint32_t done = 0;
@@ -70,6 +71,7 @@ void tercio__message_begin(tercio_run *run, const tercio_message *message, terci
 
 void tercio__message_count(tercio__chunk *chunk)
 {
+    tercio__assert_locked(chunk->run->pool);
     tercio_run *run = chunk->run;
     chunk->turn = run->n_messages++;
     run->n_active += chunk->n_items;
@@ -88,6 +90,7 @@ uint64_t tercio__ring_bytes_for(const tercio_pool *pool, const tercio_message *m
 
 void tercio__unhold(tercio_pool *pool, tercio__chunk *chunk)
 {
+    tercio__assert_locked(pool);
     if (!chunk->held)
         return;
     chunk->held = false;
@@ -97,6 +100,7 @@ void tercio__unhold(tercio_pool *pool, tercio__chunk *chunk)
 
 void tercio__chunk_over(tercio_pool *pool, tercio__chunk *chunk, const tercio_block *blocks, uint32_t lent_to)
 {
+    tercio__assert_locked(pool);
     tercio_run *run = chunk->run;
     if (chunk->over)
         return;
@@ -119,6 +123,7 @@ void tercio__chunk_over(tercio_pool *pool, tercio__chunk *chunk, const tercio_bl
 
 void tercio__answer(tercio__chunk *chunk, tercio__entry entry, const char *message)
 {
+    tercio__assert_locked(chunk->run->pool);
     tercio_run *run = chunk->run;
     entry.index = chunk->index + chunk->done;
     entry.cookie = chunk->cookie;

@@ -12,11 +12,13 @@
 
 bool tercio__has_something(const tercio_run *run)
 {
+    tercio__assert_locked(run->pool);
     return !tercio__inbox_empty(&run->incoming) || run->error || ((run->ended || run->stopped) && run->n_chunks == 0);
 }
 
 void tercio__tell_callers(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     bool busy = pool->pending != NULL;
     for (tercio_run *run = pool->runs; run; run = run->next) {
         busy |= run->n_chunks > 0;
@@ -37,6 +39,7 @@ static bool is_the_hosts(const tercio_run *run)
 
 bool tercio__host_has_news(const tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     for (const tercio_run *run = pool->runs; run; run = run->next)
         if (is_the_hosts(run))
             return true;
@@ -45,6 +48,7 @@ bool tercio__host_has_news(const tercio_pool *pool)
 
 void tercio__tell_host(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     for (tercio_run *run = pool->runs; run; run = run->next)
         if (is_the_hosts(run) && run->news == NEWS) {
             run->news = NEWS_TOLD;

@@ -10,11 +10,11 @@
 #include "tercio.h"
 
 void tercio__tell_callers(tercio_pool *);
-/* A run has something to take, or nothing more will come. Under the lock. */
+/* A run has something to take, or nothing more will come. */
 bool tercio__has_something(const tercio_run *);
-/* Has the keeper notify the host of what came for runs that no caller is looking after just now. Under the lock. */
+/* Has the keeper notify the host of what came for runs that no caller is looking after just now. */
 void tercio__tell_host(tercio_pool *);
-/* A run that the host looks after has results. Under the lock. */
+/* A run that the host looks after has results. */
 bool tercio__host_has_news(const tercio_pool *);
 
 #endif

@@ -50,6 +50,7 @@ static bool is_meant(const tercio__worker *worker, const tercio_run *run, uint64
 
 bool tercio__may_have(const tercio__worker *worker, const tercio_run *run, uint64_t turn)
 {
+    tercio__assert_locked(run->pool);
     uint64_t last = begun_up_to(worker, run);
     unsigned left = run->n_pending;
     if (last > turn + 1)
@@ -66,6 +67,7 @@ bool tercio__may_have(const tercio__worker *worker, const tercio_run *run, uint6
 
 void tercio__order_anew(const tercio__worker *worker)
 {
+    tercio__assert_locked(worker->pool);
     for (tercio_run *run = worker->pool->runs; run; run = run->next)
         run->passed[worker->index] = 0;
 }
@@ -109,6 +111,7 @@ bool tercio__is_long(tercio__worker *worker)
 
 bool tercio__is_worth_waiting(tercio_pool *pool, const tercio__chunk *chunk)
 {
+    tercio__assert_locked(pool);
     tercio_run *run = chunk->run;
     if (run->is_strict)
         return true;

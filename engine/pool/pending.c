@@ -20,6 +20,7 @@
 
 void tercio__insert_pending(tercio_pool *pool, tercio__chunk *chunk)
 {
+    tercio__assert_locked(pool);
     tercio__chunk **at = &pool->pending, **here = at;
     for (unsigned left = chunk->run->n_pending; *at && left; at = &(*at)->next) {
         if ((*at)->run != chunk->run)
@@ -43,6 +44,7 @@ static uint64_t copy_bytes(const tercio__chunk *chunk)
 
 int tercio__defer(tercio_run *run, const tercio_message *message)
 {
+    tercio__assert_locked(run->pool);
     tercio_pool *pool = run->pool;
     if (tercio__ring_bytes_for(pool, message) > pool->page->ring_bytes / 2)
         return TERCIO_ETOOBIG;
@@ -75,6 +77,7 @@ int tercio__defer(tercio_run *run, const tercio_message *message)
 
 void tercio__unlink_pending(tercio_pool *pool, tercio__chunk **at, tercio_run *run)
 {
+    tercio__assert_locked(pool);
     tercio__chunk *chunk = *at;
     run->n_pending -= tercio__is_ordered(run);
     *at = chunk->next;
@@ -105,6 +108,7 @@ static int lend_again(tercio__worker *worker, tercio_block *blocks, uint32_t n)
 
 int tercio__requeue(tercio__worker *worker, uint64_t sequence, bool seen)
 {
+    tercio__assert_locked(worker->pool);
     tercio_pool *pool = worker->pool;
     tercio__chunk *from = &worker->inflight[sequence % TERCIO__SLOTS], *chunk = malloc(sizeof *chunk);
     const unsigned char *bytes = tercio__sender_bytes(&worker->sender, sequence);
@@ -138,6 +142,7 @@ fail:
 
 void tercio__drop_pending(tercio_pool *pool, tercio_run *run)
 {
+    tercio__assert_locked(pool);
     tercio__chunk **at = &pool->pending;
     while (*at) {
         tercio__chunk *chunk = *at;
@@ -155,6 +160,7 @@ void tercio__drop_pending(tercio_pool *pool, tercio_run *run)
 
 void tercio__cancel_pending(tercio_pool *pool, tercio__chunk *chunk)
 {
+    tercio__assert_locked(pool);
     tercio__chunk **at = &pool->pending;
     tercio_run *run = chunk->run;
     while (*at != chunk)
@@ -167,6 +173,7 @@ void tercio__cancel_pending(tercio_pool *pool, tercio__chunk *chunk)
 
 void tercio__take_back(tercio_pool *pool, tercio_run *run)
 {
+    tercio__assert_locked(pool);
     for (unsigned i = 0; i < pool->n_workers; i++) {
         tercio__worker *worker = &pool->workers[i];
         bool revoked = false;

@@ -20,6 +20,7 @@ enum { LINGER_NS = 1000000000 };
 
 void tercio__note_moved(tercio_pool *pool, uint64_t bytes)
 {
+    tercio__assert_locked(pool);
     pool->moved_bytes += bytes;
     if (pool->moved_bytes <= TERCIO__KEEP_WARM || pool->trim_at || !pool->starter->processes)
         return;
@@ -30,6 +31,7 @@ void tercio__note_moved(tercio_pool *pool, uint64_t bytes)
 
 uint64_t tercio__linger(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     if (pool->listens && pool->trim_at == 0 && tercio__file_returned(pool->file) > TERCIO__KEEP_WARM) {
         pool->listens = false;
         pool->trim_at = tercio__now() + LINGER_NS;
@@ -59,6 +61,7 @@ uint64_t tercio__linger(tercio_pool *pool)
 
 void tercio__discard_dead(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     /* Results that nobody has taken over yet may lie there. */
     if (pool->n_dead_ranges == 0 || atomic_load_explicit(&pool->blocks_out, memory_order_acquire) != 0)
         return;

@@ -10,6 +10,7 @@
 
 void tercio__run_ring(tercio_run *run)
 {
+    tercio__assert_locked(run->pool);
     if (run->waits)
         tercio__bell_ring(run->waits_on);
     else if (run->bell_public)
@@ -18,6 +19,7 @@ void tercio__run_ring(tercio_run *run)
 
 void tercio__ring_all(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     for (tercio_run *run = pool->runs; run; run = run->next)
         tercio__run_ring(run);
     for (tercio__pool_waiter *waiter = pool->pool_waiters; waiter; waiter = waiter->next)
@@ -26,6 +28,7 @@ void tercio__ring_all(tercio_pool *pool)
 
 void tercio__ring_for_room(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     if (pool->pool_waiters == NULL || !tercio__may_hold(pool))
         return;
     for (tercio__pool_waiter *waiter = pool->pool_waiters; waiter; waiter = waiter->next)

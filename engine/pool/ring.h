@@ -7,11 +7,11 @@
 
 #include "tercio.h"
 
-/* Rings whoever waits for this run. Under the lock. */
+/* Rings whoever waits for this run. */
 void tercio__run_ring(tercio_run *);
-/* Rings all who wait in the pool. Under the lock. */
+/* Rings all who wait in the pool. */
 void tercio__ring_all(tercio_pool *);
-/* A message that was held is answered: rings the callers of tercio_wait_room. Under the lock. */
+/* A message that was held is answered: rings the callers of tercio_wait_room. */
 void tercio__ring_for_room(tercio_pool *);
 
 #endif

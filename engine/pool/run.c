@@ -289,6 +289,7 @@ static void unlink_run(tercio_run *run)
 
 void tercio__run_orphan(tercio_run *run)
 {
+    tercio__assert_locked(run->pool);
     unlink_run(run);
     tercio__context_unref(run->pool, run->context);
     run->context = NULL;

@@ -8,7 +8,7 @@
 #include "tercio.h"
 
 int tercio__run_next(tercio_run *, double timeout, tercio_result *);
-/* Detaches a run from its pool, which goes. Under the lock. */
+/* Detaches a run from its pool, which goes. */
 void tercio__run_orphan(tercio_run *);
 
 #endif

@@ -42,8 +42,9 @@ bool tercio__spin(tercio_pool *pool, uint64_t deadline)
 
 void tercio__stop_spinners(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     atomic_store_explicit(&pool->spin_off, true, memory_order_relaxed);
     while (pool->n_spinning)
-        pthread_cond_wait(&pool->keeper_moves, &pool->lock);
+        tercio__wait_unlocked(pool, &pool->keeper_moves);
     atomic_store_explicit(&pool->spin_off, false, memory_order_relaxed);
 }

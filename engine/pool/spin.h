@@ -10,7 +10,7 @@
 
 #include "tercio.h"
 
-/* Returns when nobody looks at channels without the lock. Under the lock, which is free meanwhile. */
+/* Returns when nobody looks at channels without the lock. The lock is free meanwhile. */
 void tercio__stop_spinners(tercio_pool *);
 /* Looks for news for a while: waking costs a hundred times what a short look does. How long follows how often it
  * was worth it; yielding lets the worker that we wait for have this CPU. Not under the lock. */

@@ -39,6 +39,7 @@ static void merge(tercio__past *past, const tercio__channel *words)
 
 void tercio__keep_longest(tercio__worker *worker)
 {
+    tercio__assert_locked(worker->pool);
     merge(worker->past_longest, worker->sender.map.words);
 }
 

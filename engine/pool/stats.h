@@ -8,7 +8,7 @@
 
 #include "state/message.h"
 
-/* Takes over what a worker's channel tells about its longest items. Lock held. */
+/* Takes over what a worker's channel tells about its longest items. */
 void tercio__keep_longest(tercio__worker *);
 
 #endif

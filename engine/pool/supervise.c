@@ -105,14 +105,14 @@ static void *keep(void *data)
             tercio__pool_fail(pool, TERCIO_ESYSTEM, &entry, NULL, NULL,
                               "the program has closed file descriptors that a pool of workers was using");
             while (pool->keeper_is == TERCIO__KEEPER_RUNS)
-                pthread_cond_wait(&pool->keeper_moves, &pool->lock);
+                tercio__wait_unlocked(pool, &pool->keeper_moves);
             n = 0;
         }
     }
     pool->keeper_is = TERCIO__KEEPER_PARKED;
     pthread_cond_broadcast(&pool->keeper_moves);
     while (pool->keeper_is != TERCIO__KEEPER_RELEASED)
-        pthread_cond_wait(&pool->keeper_moves, &pool->lock);
+        tercio__wait_unlocked(pool, &pool->keeper_moves);
     tercio__unlock(pool);
     return NULL;
 }
@@ -162,7 +162,7 @@ void tercio__keeper_stop(tercio_pool *pool)
     tercio__bell_ring(pool->keeper_bell);
     pthread_cond_broadcast(&pool->keeper_moves);
     while (pool->keeper_is != TERCIO__KEEPER_PARKED)
-        pthread_cond_wait(&pool->keeper_moves, &pool->lock);
+        tercio__wait_unlocked(pool, &pool->keeper_moves);
     tercio__unlock(pool);
 }
 

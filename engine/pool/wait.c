@@ -175,6 +175,7 @@ static int sleep_in_pool(tercio_pool *pool, uint64_t deadline, const sigset_t *s
 
 int tercio__pool_wait(tercio_pool *pool, uint64_t deadline, const sigset_t *sigmask)
 {
+    tercio__assert_locked(pool);
     return sleep_in_pool(pool, deadline, sigmask, false);
 }
 

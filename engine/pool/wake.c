@@ -69,18 +69,21 @@ bool tercio__is_crowded(tercio_pool *pool)
 
 bool tercio__may_wake_later(tercio_run *run, uint32_t n_items)
 {
+    tercio__assert_locked(run->pool);
     double work = run->item_ns * n_items;
     return work > 0 && work <= quick && tercio__is_quiet(run) && !run->timeout_ns && tercio__is_crowded(run->pool);
 }
 
 const tercio__worker *tercio__next_kept(const tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     const tercio__worker *worker = pool->kept[pool->kept_at];
     return worker && tercio__has_done_all(worker) ? worker : NULL;
 }
 
 tercio__worker *tercio__take_kept(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     tercio__worker **place = &pool->kept[pool->kept_at], *worker = *place;
     if (worker == NULL)
         return NULL;
@@ -99,6 +102,7 @@ tercio__worker *tercio__take_kept(tercio_pool *pool)
 
 bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_items)
 {
+    tercio__assert_locked(run->pool);
     tercio_pool *pool = run->pool;
     if (!tercio__may_wake_later(run, n_items))
         return false;
@@ -124,6 +128,7 @@ bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_item
 
 void tercio__wake_owed(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     if (pool->owed_since == 0)
         return;
     pool->owed_since = 0;
@@ -137,6 +142,7 @@ void tercio__wake_owed(tercio_pool *pool)
 
 uint64_t tercio__check_owed(tercio_pool *pool)
 {
+    tercio__assert_locked(pool);
     if (pool->look_at_owed == 0)
         return 0;
     uint64_t now = tercio__now();

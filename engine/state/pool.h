@@ -7,6 +7,7 @@
 #ifndef TERCIO_STATE_POOL_H
 #define TERCIO_STATE_POOL_H
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,6 +52,10 @@ typedef struct tercio__pool_waiter {
 
 struct tercio_pool {
     pthread_mutex_t lock;
+#ifndef NDEBUG
+    bool is_locked; /* by `locker` */
+    pthread_t locker;
+#endif
     uint32_t fork_generation; /* of the process that opened it; read without the lock */
     uint64_t blocked;         /* signals, in the thread that opened it: workers keep that mask */
     tercio_method method;
@@ -135,14 +140,41 @@ struct tercio_pool {
     uint64_t memory_kills, all_killed;
 };
 
+/* Debug builds know who holds the lock; in a release build nothing is left of it. */
+static inline void tercio__note_locked(tercio_pool *pool, bool is_locked)
+{
+    (void)pool, (void)is_locked;
+#ifndef NDEBUG
+    pool->locker = pthread_self();
+    pool->is_locked = is_locked;
+#endif
+}
+
+/* The caller holds the lock. */
+static inline void tercio__assert_locked(const tercio_pool *pool)
+{
+    (void)pool;
+    assert(pool->is_locked && pthread_equal(pool->locker, pthread_self()));
+}
+
 static inline void tercio__lock(tercio_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
+    tercio__note_locked(pool, true);
 }
 
 static inline void tercio__unlock(tercio_pool *pool)
 {
+    tercio__note_locked(pool, false);
     pthread_mutex_unlock(&pool->lock);
+}
+
+/* Waits on a condition of the pool's; the lock is free meanwhile. */
+static inline void tercio__wait_unlocked(tercio_pool *pool, pthread_cond_t *condition)
+{
+    tercio__note_locked(pool, false);
+    pthread_cond_wait(condition, &pool->lock);
+    tercio__note_locked(pool, true);
 }
 
 static inline bool tercio__is_ours(const tercio_pool *pool)

@@ -42,6 +42,7 @@ typedef struct {
     tercio_host host;
     tercio__channel words;
     tercio_call call;
+    tercio_pool pool;
     tercio__worker worker;
     int item;
 } bench;
@@ -57,6 +58,10 @@ static int set_up(void **state)
     b->call.host = &b->host;
     b->call.user = &b->item;
     b->worker.sender.map.words = &b->words;
+    b->worker.pool = &b->pool;
+    if (pthread_mutex_init(&b->pool.lock, NULL))
+        return -1;
+    tercio__lock(&b->pool);
     asked = 0;
     *state = b;
     return 0;
@@ -64,7 +69,10 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
-    free(*state);
+    bench *b = *state;
+    tercio__unlock(&b->pool);
+    pthread_mutex_destroy(&b->pool.lock);
+    free(b);
     return 0;
 }
 

@@ -65,13 +65,13 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type, bo
 
 static PyObject *method_names(void)
 {
-    static const char *const all[] = {"fork", "spawn", "forkserver", "threading"};
     PyObject *list = PyList_New(0);
-    for (size_t i = 0; list != NULL && i < sizeof all / sizeof all[0]; i++) {
-        tercio_method method;
-        if (tercio_method_parse(all[i], &method) != 0)
-            continue;
-        PyObject *name = PyUnicode_FromString(all[i]);
+    tercio_method known;
+    for (int method = TERCIO_DEFAULT + 1; list != NULL; method++) {
+        const char *text = tercio_method_name((tercio_method)method);
+        if (tercio_method_parse(text, &known) != 0) /* "unknown": behind the last one */
+            break;
+        PyObject *name = PyUnicode_FromString(text);
         if (name == NULL || PyList_Append(list, name) < 0)
             Py_CLEAR(list);
         Py_XDECREF(name);

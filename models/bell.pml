@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
  * A caller that sleeps, two workers that may be killed between any two steps, one of which may be stopped there for
- * ever, the keeper that sees deaths: announce.c (tercio__announce, tercio__news_after_announcing), call.c (ring), deaths.c (tercio__worker_gone,
+ * ever, the supervisor that sees deaths: announce.c (tercio__announce, tercio__news_after_announcing), call.c (ring), deaths.c (tercio__worker_gone,
  * tercio__ring_all).
  * What has to hold when nothing moves any more: the caller has ended, whoever was killed where; or somebody is
  * stopped, and what the others have published was taken all the same.
  *
  *   NO_LOOK        the caller sleeps without looking once more after its announcement
  *   NO_FENCE       a worker's publishing is seen only after it has looked at `wants`
- *   NO_DEATH_BELL  the keeper doesn't ring when a worker dies
+ *   NO_DEATH_BELL  the supervisor doesn't ring when a worker dies
  *   TAKE_FIRST     a worker takes the announcement back before it rings
  *   NO_NUMBER      a worker takes back whatever is announced
  */
@@ -80,7 +80,7 @@ proctype executioner(byte me)
     fi
 }
 
-proctype keeper()
+proctype supervisor()
 {
     byte w;
 end_none:
@@ -146,6 +146,6 @@ end_of_all:
 
 init {
     atomic {
-        run worker(0); run worker(1); run executioner(0); run executioner(1); run keeper(); run caller(); run judge()
+        run worker(0); run worker(1); run executioner(0); run executioner(1); run supervisor(); run caller(); run judge()
     }
 }

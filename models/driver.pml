@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Three callers, each with a run of its own, and one who finishes the pool: wait.c (tercio__run_wait, pass_on,
+ * Three callers, each with a run of its own, and one who finishes the pool: wait.c (tercio__run_wait, hand_over,
  * tercio__pool_wait), collect.c (tercio__pump). One of the sleepers drives: it sleeps on the bell that the worker
  * rings, and puts what has come where it belongs. The others sleep on bells of their own. The last result of
  * the first comes only when the second has ended: tasks may wait for each other.
@@ -59,7 +59,7 @@ inline pump()
 #endif
 }
 
-inline pass_on()
+inline hand_over()
 {
 #ifndef NO_PASS_ON
     if
@@ -131,9 +131,9 @@ next:
     od;
     if
 #ifdef ONLY_DRIVERS
-    :: drove && !driver -> pass_on()
+    :: drove && !driver -> hand_over()
 #else
-    :: !driver -> pass_on()
+    :: !driver -> hand_over()
 #endif
     :: else
     fi;
@@ -182,9 +182,9 @@ proctype finisher()
         fi;
         if
 #ifdef ONLY_DRIVERS
-        :: drives -> pass_on()
+        :: drives -> hand_over()
 #else
-        :: !driver -> pass_on()
+        :: !driver -> hand_over()
 #endif
         :: else
         fi

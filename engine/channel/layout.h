@@ -43,7 +43,7 @@
  * page.file_end        all, fetch_add        all         relaxed: hands out ranges, publishes nothing
  * page.caller_wants    parent sets, worker   all         seq_cst (B1/B2): what the caller sleeps for. A worker rings
  *                      clears by CAS                     and then clears the announcement that it has seen
- * page.keeper_wants    same                  all         same, for the supervisor
+ * page.supervisor_wants    same                  all         same, for the supervisor
  * page.phases_timed    parent                worker      relaxed, fenced on both sides: whoever stores (this or phase)
  *                                                        looks at the other one after that
  * page.n_shares        parent                worker      release/acquire: shares[] below it are complete
@@ -97,7 +97,7 @@ enum { TERCIO__GATE_CLOSED, TERCIO__GATE_OPEN, TERCIO__GATE_DEAD };
 enum { TERCIO__STOP_NO, TERCIO__STOP_DRAINED, TERCIO__STOP_NOW }; /* when the ring is empty; before the next item */
 /* channel.asleep. Who sleeps for work wakes for anything but room: it has all that it may want. */
 enum { TERCIO__AWAKE, TERCIO__ASLEEP, TERCIO__ASLEEP_FOR_ROOM };
-/* caller_wants, keeper_wants: what is wanted, in the low bits, and above them the number of the announcement. */
+/* caller_wants, supervisor_wants: what is wanted, in the low bits, and above them the number of the announcement. */
 enum { TERCIO__WANT_NOTHING, TERCIO__WANT_LOW_WATER, TERCIO__WANT_ANY };
 #define TERCIO__WANTS 3u
 #define TERCIO__ANNOUNCED 4u
@@ -130,7 +130,7 @@ typedef struct {
     uint32_t takes_children; /* a worker that is killed takes along what it has started */
     TERCIO__LINE _Atomic uint64_t file_end;
     TERCIO__LINE _Atomic uint32_t caller_wants;
-    _Atomic uint32_t keeper_wants;
+    _Atomic uint32_t supervisor_wants;
     TERCIO__LINE _Atomic uint32_t phases_timed; /* init or exit has a limit: the supervisor hears of their beginning */
     _Atomic uint32_t n_shares;
     tercio__range shares[TERCIO__SHARES]; /* blocks of tercio_share; TERCIO__SHARE_WRITABLE in size */

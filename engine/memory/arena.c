@@ -2,8 +2,8 @@
  *
  * The owner's side of the arenas: blocks, and who has them. The pages that they lie in are segment.c's.
  *
- * A page is warm when it has memory. Cold ones are written through the file, where a lack of memory is an error and
- * not a signal (and where a first touch is cheaper, too); warm ones are stored to.
+ * A page is committed when it has memory. Decommitted ones are written through the file, where a lack of memory is an error and
+ * not a signal (and where a first touch is cheaper, too); committed ones are stored to.
  */
 #include "memory/arena.h"
 
@@ -110,14 +110,14 @@ static void free_run(tercio__arena *arena, struct segment *s, uint32_t first, ui
     tercio__set_free(s, first, pages);
 
     uint64_t peak = arena->peak[0] > arena->peak[1] ? arena->peak[0] : arena->peak[1];
-    if (arena->warm > peak + TERCIO__KEEP_WARM) {
-        tercio__make_cold(arena, s, first, first + pages);
+    if (arena->committed > peak + TERCIO__KEEP_COMMITTED) {
+        tercio__decommit(arena, s, first, first + pages);
         if (s->n_used == 0 && arena->n_segments > 1)
             tercio__segment_drop(arena, s);
     }
 }
 
-/* What was in use lately will be again, and fresh memory costs several times as much as warm. */
+/* What was in use lately will be again, and fresh memory costs several times as much as committed. */
 static void note_use(tercio__arena *arena)
 {
     if (++arena->puts > puts_per_window) {
@@ -137,7 +137,7 @@ static void free_block(tercio__arena *arena, uint32_t id)
     free_record(arena, id);
     arena->in_use -= r.bytes;
     if (!r.segment) {
-        arena->warm -= r.bytes;
+        arena->committed -= r.bytes;
         tercio__heap_block_end(r.head); /* never told, or told to somebody who is gone */
         tercio__heap_block_drop(r.head);
         return;
@@ -174,12 +174,12 @@ void tercio__arena_reclaim(tercio__arena *arena)
 static void give_up(tercio__arena *arena, uint64_t keep)
 {
     look(arena, arena->n_records);
-    uint64_t kept = arena->in_use + keep, excess = arena->warm > kept ? arena->warm - kept : 0;
+    uint64_t kept = arena->in_use + keep, excess = arena->committed > kept ? arena->committed - kept : 0;
     for (size_t i = arena->n_segments; i-- > 0;) {
         struct segment *s = arena->segments[i];
-        excess = tercio__segment_cool(arena, s, excess);
-        if (s->n_used == 0 && arena->n_segments > 1 && !tercio__is_warm(s, 0) &&
-            tercio__same_warmth(s, 0, s->pages) == s->pages)
+        excess = tercio__segment_decommit(arena, s, excess);
+        if (s->n_used == 0 && arena->n_segments > 1 && !tercio__is_committed(s, 0) &&
+            tercio__same_commitment(s, 0, s->pages) == s->pages)
             tercio__segment_drop(arena, s);
     }
 }
@@ -188,7 +188,7 @@ void tercio__arena_trim(tercio__arena *arena)
 {
     if (arena->fd < 0)
         return;
-    give_up(arena, TERCIO__KEEP_WARM);
+    give_up(arena, TERCIO__KEEP_COMMITTED);
     arena->peak[0] = arena->in_use;
     arena->peak[1] = 0;
     arena->puts = 0;
@@ -204,7 +204,7 @@ static int heap_block(tercio__arena *arena, size_t size, uint32_t id)
     if (!head)
         return TERCIO_ENOMEM;
     *r = (struct record){.head = head, .bytes = bytes};
-    arena->warm += bytes;
+    arena->committed += bytes;
     return 0;
 }
 
@@ -226,7 +226,7 @@ static int file_block(tercio__arena *arena, size_t size, uint32_t id)
     if (!s) {
         int error;
         s = tercio__segment_add(arena, bytes, &error);
-        if (!s) { /* what is kept warm may be in the way */
+        if (!s) { /* what is kept committed may be in the way */
             give_up(arena, 0);
             s = tercio__segment_add(arena, bytes, &error);
         }
@@ -253,9 +253,9 @@ static int fill(tercio__arena *arena, const struct record *r, uint64_t at, const
     uint64_t begin = (uint64_t)r->first * arena->page + at;
     while (size) {
         uint32_t page = (uint32_t)(begin / arena->page);
-        uint64_t end = (uint64_t)tercio__same_warmth(s, page, r->first + r->pages) * arena->page;
+        uint64_t end = (uint64_t)tercio__same_commitment(s, page, r->first + r->pages) * arena->page;
         size_t n = end - begin < size ? (size_t)(end - begin) : size;
-        if (tercio__is_warm(s, page)) {
+        if (tercio__is_committed(s, page)) {
             memcpy(s->memory + begin, from, n);
         } else {
             int error = tercio__shm_write(arena->fd, s->offset + begin, from, n);
@@ -269,12 +269,12 @@ static int fill(tercio__arena *arena, const struct record *r, uint64_t at, const
     return 0;
 }
 
-static int warm_up(tercio__arena *arena, const struct record *r)
+static int commit_pages(tercio__arena *arena, const struct record *r)
 {
     uint32_t end = r->first + r->pages;
     for (uint32_t page = r->first; page < end;) {
-        uint32_t to = tercio__same_warmth(r->segment, page, end);
-        if (!tercio__is_warm(r->segment, page)) {
+        uint32_t to = tercio__same_commitment(r->segment, page, end);
+        if (!tercio__is_committed(r->segment, page)) {
             int error = tercio__shm_reserve(arena->fd, r->segment->offset + (uint64_t)page * arena->page,
                                             (uint64_t)(to - page) * arena->page);
             if (error)
@@ -314,16 +314,16 @@ static int put(tercio__arena *arena, const tercio_bytes *pieces, size_t n, size_
                 memcpy(to, pieces[i].data, pieces[i].size);
     } else {
         uint64_t at = sizeof head;
-        error = pieces ? 0 : warm_up(arena, r);
+        error = pieces ? 0 : commit_pages(arena, r);
         if (!error && !pieces)
-            tercio__set_warm(arena, r->segment, r->first, r->first + r->pages, true);
+            tercio__set_committed(arena, r->segment, r->first, r->first + r->pages, true);
         if (!error)
             error = fill(arena, r, 0, &head, sizeof head);
         for (size_t i = 0; i < n && !error; at += pieces[i].size, i++)
             error = fill(arena, r, at, pieces[i].data, pieces[i].size);
         if (error)
             goto no_memory;
-        tercio__set_warm(arena, r->segment, r->first, r->first + r->pages, true);
+        tercio__set_committed(arena, r->segment, r->first, r->first + r->pages, true);
     }
     tercio__at("block: filled");
     if (state == TERCIO__BLOCK_LENT)
@@ -337,11 +337,11 @@ static int put(tercio__arena *arena, const tercio_bytes *pieces, size_t n, size_
     return 0;
 
 no_memory : {
-    int kept = errno;
+    int saved_errno = errno;
     struct record failed = *r;
-    tercio__make_cold(arena, failed.segment, failed.first, failed.first + failed.pages);
+    tercio__decommit(arena, failed.segment, failed.first, failed.first + failed.pages);
     free_run(arena, failed.segment, failed.first, failed.pages);
-    errno = kept;
+    errno = saved_errno;
 }
 no_block:
     free_record(arena, id);
@@ -406,7 +406,7 @@ void tercio__arena_unhold(tercio__arena *arena, const tercio_block *block, uint3
     link_lent(arena, id);
 }
 
-void tercio__arena_bury(tercio__arena *arena, uint32_t borrower)
+void tercio__arena_reap(tercio__arena *arena, uint32_t borrower)
 {
     for (uint32_t id = arena->records[0].next, next; id; id = next) {
         next = arena->records[id].next;
@@ -425,7 +425,7 @@ void tercio__arena_abandon(tercio__arena *arena, uint32_t borrower)
         unlink_lent(arena, id);
         free_record(arena, id);
         arena->in_use -= r.bytes;
-        arena->warm -= r.bytes;
+        arena->committed -= r.bytes;
         tercio__heap_block_drop(r.head); /* the borrower's own reference stays until it returns the block */
     }
 }
@@ -443,7 +443,7 @@ uint64_t tercio__arena_in_use(const tercio__arena *arena)
 
 uint64_t tercio__arena_held(const tercio__arena *arena)
 {
-    return arena->warm;
+    return arena->committed;
 }
 
 void tercio__arena_delete(tercio__arena *arena)

@@ -45,13 +45,13 @@ void tercio__arena_free(tercio__arena *, const tercio_block *);
 /* Looks at a few lent blocks, oldest first, and takes back those that were returned; put calls it, and looks at all
  * of them before it asks for a new segment. */
 void tercio__arena_reclaim(tercio__arena *);
-/* Gives free memory back to the system but for TERCIO__KEEP_WARM bytes. Until then what was in use lately is kept, used
+/* Gives free memory back to the system but for TERCIO__KEEP_COMMITTED bytes. Until then what was in use lately is kept, used
  * or not: fresh memory costs several times as much. */
 void tercio__arena_trim(tercio__arena *);
-/* From now on the block is taken back when it was returned. `borrower` (not 0) is for bury. */
+/* From now on the block is taken back when it was returned. `borrower` (not 0) is for reap. */
 void tercio__arena_unhold(tercio__arena *, const tercio_block *, uint32_t borrower);
 /* Frees all that is lent to a borrower who is dead. */
-void tercio__arena_bury(tercio__arena *, uint32_t borrower);
+void tercio__arena_reap(tercio__arena *, uint32_t borrower);
 /* The borrower is a thread that nobody looks after any more, and that may read on: each block is freed as soon as it is
  * returned, without the arena. Heap blocks alone. */
 void tercio__arena_abandon(tercio__arena *, uint32_t borrower);

@@ -27,36 +27,36 @@
 #define LARGEST_SEGMENT (UINT64_C(64) << 20)
 #define SEGMENT_UNIT (UINT64_C(2) << 20)
 
-/* ---- Warmth ---------------------------------------------------------------------------------------------------- */
+/* ---- Committed pages ---------------------------------------------------------------------------------------------------- */
 
-uint32_t tercio__same_warmth(const struct segment *s, uint32_t page, uint32_t end)
+uint32_t tercio__same_commitment(const struct segment *s, uint32_t page, uint32_t end)
 {
-    bool warm = tercio__is_warm(s, page);
-    uint64_t whole = warm ? UINT64_MAX : 0;
+    bool committed = tercio__is_committed(s, page);
+    uint64_t whole = committed ? UINT64_MAX : 0;
     while (page < end)
-        if (page % 64 == 0 && end - page >= 64 && s->warm[page / 64] == whole)
+        if (page % 64 == 0 && end - page >= 64 && s->committed[page / 64] == whole)
             page += 64;
-        else if (tercio__is_warm(s, page) == warm)
+        else if (tercio__is_committed(s, page) == committed)
             page++;
         else
             break;
     return page;
 }
 
-void tercio__set_warm(tercio__arena *arena, struct segment *s, uint32_t page, uint32_t end, bool warm)
+void tercio__set_committed(tercio__arena *arena, struct segment *s, uint32_t page, uint32_t end, bool committed)
 {
     for (; page < end; page++) {
-        if (tercio__is_warm(s, page) == warm)
+        if (tercio__is_committed(s, page) == committed)
             continue;
-        s->warm[page / 64] ^= UINT64_C(1) << (page % 64);
-        arena->warm += warm ? arena->page : (uint64_t)0 - arena->page;
+        s->committed[page / 64] ^= UINT64_C(1) << (page % 64);
+        arena->committed += committed ? arena->page : (uint64_t)0 - arena->page;
     }
 }
 
-void tercio__make_cold(tercio__arena *arena, struct segment *s, uint32_t page, uint32_t end)
+void tercio__decommit(tercio__arena *arena, struct segment *s, uint32_t page, uint32_t end)
 {
     tercio__shm_punch(arena->fd, s->offset + (uint64_t)page * arena->page, (uint64_t)(end - page) * arena->page);
-    tercio__set_warm(arena, s, page, end, false);
+    tercio__set_committed(arena, s, page, end, false);
 }
 
 /* ---- Segments -------------------------------------------------------------------------------------------------- */
@@ -103,7 +103,7 @@ void tercio__segment_delete(struct segment *s)
 {
     if (s) {
         free(s->tags);
-        free(s->warm);
+        free(s->committed);
         free(s);
     }
 }
@@ -118,15 +118,15 @@ struct segment *tercio__segment_add(tercio__arena *arena, uint64_t need, int *er
         return NULL;
 
     struct segment *s = calloc(1, sizeof *s);
-    uint64_t *warm = NULL;
+    uint64_t *committed = NULL;
     uint32_t *tags = NULL;
     bool out = false;
     if (!s)
         return NULL;
     s->pages = s->largest = (uint32_t)(size / arena->page);
     s->tags = tags = calloc(s->pages, sizeof *tags);
-    s->warm = warm = calloc(s->pages / 64 + 1, sizeof *warm);
-    if (!tags || !warm)
+    s->committed = committed = calloc(s->pages / 64 + 1, sizeof *committed);
+    if (!tags || !committed)
         goto fail;
     if (arena->n_segments == arena->room_segments) {
         size_t room = arena->room_segments ? 2 * arena->room_segments : 8;
@@ -218,7 +218,7 @@ bool tercio__segment_find(const tercio__arena *arena, struct segment *s, uint32_
     return false;
 }
 
-uint64_t tercio__segment_cool(tercio__arena *arena, struct segment *s, uint64_t excess)
+uint64_t tercio__segment_decommit(tercio__arena *arena, struct segment *s, uint64_t excess)
 {
     for (uint32_t at = 0; at < s->pages && excess;) {
         uint32_t tag = s->tags[at], run = tag & ~TERCIO__PAGES_FREE;
@@ -227,14 +227,14 @@ uint64_t tercio__segment_cool(tercio__arena *arena, struct segment *s, uint64_t 
             continue;
         }
         for (uint32_t page = at, end = at + run, to; page < end && excess; page = to) {
-            to = tercio__same_warmth(s, page, end);
-            if (!tercio__is_warm(s, page))
+            to = tercio__same_commitment(s, page, end);
+            if (!tercio__is_committed(s, page))
                 continue;
             uint64_t pages = (excess + arena->page - 1) / arena->page;
             if (pages < to - page)
                 to = page + (uint32_t)pages;
             uint64_t bytes = (uint64_t)(to - page) * arena->page;
-            tercio__make_cold(arena, s, page, to);
+            tercio__decommit(arena, s, page, to);
             excess -= bytes < excess ? bytes : excess;
         }
         at += run;

@@ -93,9 +93,9 @@ int tercio__file_use(tercio__file *file)
 void tercio__file_unuse(tercio__file *file)
 {
     if (atomic_fetch_sub(&file->uses, 1) == 1 && file->fd >= 0) {
-        int kept = errno;
+        int saved_errno = errno;
         tercio__owned_close(file->fd, file->generation);
-        errno = kept;
+        errno = saved_errno;
     }
 }
 
@@ -272,7 +272,7 @@ static void tell_listener(tercio__file *file, uint64_t bytes)
         return;
     pthread_mutex_lock(&file->lock);
     file->returned += bytes;
-    if (file->listener >= 0 && file->returned > TERCIO__KEEP_WARM) {
+    if (file->listener >= 0 && file->returned > TERCIO__KEEP_COMMITTED) {
         tercio__bell_ring(file->listener);
         file->listener = -1;
     }
@@ -306,7 +306,7 @@ static void give_back(tercio__file *file, const tercio_block *block)
 
 void tercio__block_return(tercio__file *file, const tercio_block *block)
 {
-    int kept = errno;
+    int saved_errno = errno;
     if (file->fd < 0) {
         tercio__heap_block_end((tercio__block_head *)(uintptr_t)block->offset);
         return;
@@ -320,7 +320,7 @@ void tercio__block_return(tercio__file *file, const tercio_block *block)
     if (n == (ssize_t)sizeof head && head.magic == TERCIO__BLOCK_MAGIC && block->size <= head.size &&
         atomic_load_explicit(&head.state, memory_order_relaxed) == TERCIO__BLOCK_LENT)
         give_back(file, block);
-    errno = kept;
+    errno = saved_errno;
 }
 
 /* ---- Views ----------------------------------------------------------------------------------------------------- */
@@ -439,7 +439,7 @@ void tercio__view_close(tercio_view *out)
     if (!view)
         return;
     memset(out, 0, sizeof *out);
-    int kept = errno;
+    int saved_errno = errno;
     tercio__file *file = view->file;
     bool ghost = false;
 
@@ -464,7 +464,7 @@ void tercio__view_close(tercio_view *out)
         tercio__file_unref(file);
     } /* else it is a child's copy, and so are the file and the references to it */
     free(view);
-    errno = kept;
+    errno = saved_errno;
 }
 
 void tercio_give(tercio_view *view)

@@ -27,11 +27,11 @@ void tercio__file_let_go(tercio__file *);
 /* In a child that was forked since the file was made: closes the descriptor, and frees the file whatever refers to it.
  * Views that are open there may be closed later. `is_whole`: the lock was held during the fork. */
 void tercio__file_forget(tercio__file *, bool is_whole);
-/* Rings `bell` once views of more than TERCIO__KEEP_WARM bytes were closed in this process from now on; -1: don't. */
+/* Rings `bell` once views of more than TERCIO__KEEP_COMMITTED bytes were closed in this process from now on; -1: don't. */
 void tercio__file_listen(tercio__file *, int bell);
 uint64_t tercio__file_returned(tercio__file *); /* bytes of views closed since then; caller: the process that made it */
 
-#define TERCIO__KEEP_WARM (UINT64_C(64) << 20)
+#define TERCIO__KEEP_COMMITTED (UINT64_C(64) << 20)
 
 /* The borrower's side; any thread. What the block's descriptor says is checked against the file and the block's
  * head, and the block must still be lent or pinned. Views of pinned blocks are never returned, so there may be

@@ -87,7 +87,7 @@ typedef struct {
  * Where handles are poor (an old kernel, a sandbox) its number is needed beside it. */
 int tercio__process_handle(int pid);
 /* How a dead child ended; collects it. Never blocks. Returns: 0; TERCIO_EAGAIN while it lives. */
-int tercio__process_collect(int handle, int pid, tercio__exit *);
+int tercio__process_reap(int handle, int pid, tercio__exit *);
 /* Sends a signal through the handle, never to a stranger. Returns: 0; TERCIO_EINVAL when it is gone. */
 int tercio__process_signal(int handle, int pid, int signal);
 /* A worker and all that it starts, and what that starts, is a family. Processes that have left the process group of the

@@ -99,7 +99,7 @@ bool tercio__news_after_announcing(const tercio_pool *pool)
     return false;
 }
 
-void tercio__arm_keeper(tercio_pool *pool, bool always)
+void tercio__arm_supervisor(tercio_pool *pool, bool always)
 {
     tercio__assert_locked(pool);
     bool wanted = pool->pending != NULL;
@@ -118,7 +118,7 @@ void tercio__arm_keeper(tercio_pool *pool, bool always)
         return;
     }
     /* Also where it stands announced: a worker that has rung may be about to take that one back. */
-    publish(&pool->page->keeper_wants, TERCIO__WANT_ANY);
+    publish(&pool->page->supervisor_wants, TERCIO__WANT_ANY);
     if (tercio__news_after_announcing(pool))
-        tercio__bell_ring(pool->keeper_bell);
+        tercio__bell_ring(pool->supervisor_bell);
 }

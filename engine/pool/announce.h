@@ -12,8 +12,8 @@
 
 /* True when a ring holds something unread. Without the lock. */
 bool tercio__has_news(const tercio_pool *);
-/* Lets workers ring the keeper where no caller will look after queued work. */
-void tercio__arm_keeper(tercio_pool *, bool always);
+/* Lets workers ring the supervisor where no caller will look after queued work. */
+void tercio__arm_supervisor(tercio_pool *, bool always);
 /* B1 for callers: what the workers shall ring for. */
 void tercio__announce(tercio_pool *pool);
 /* A look after the announcement: anything that a worker may have said without seeing it. */

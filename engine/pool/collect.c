@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * From the workers' rings to the inboxes of runs. Whoever waits for results does this, in its own thread; when
- * nobody does, the keeper.
+ * nobody does, the supervisor.
  */
 #include "pool/collect.h"
 
@@ -266,7 +266,7 @@ static void settle_partly_done(tercio__worker *worker, uint64_t sequence)
 static void note_idle(tercio__worker *worker)
 {
     worker->pool->level = 0;
-    if (!worker->is_kept)
+    if (!worker->is_hot)
         worker->pool->is_spread = false;
 }
 

@@ -7,7 +7,7 @@
 
 /* Reads all that workers have said, reclaims slots, hands out pending work; and rings all those who have something of it. */
 void tercio__pump(tercio_pool *);
-/* Its two halves, for the keeper, which has the host notified by itself. */
+/* Its two halves, for the supervisor, which has the host notified by itself. */
 void tercio__gather(tercio_pool *);
 void tercio__pump_worker(tercio__worker *);
 

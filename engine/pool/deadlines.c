@@ -38,7 +38,7 @@ int tercio_set_timeouts(tercio_pool *pool, double init_timeout, double exit_time
     pool->options.exit_timeout = exit_timeout;
     tercio__time_phases(pool);
     tercio__unlock(pool);
-    tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+    tercio__bell_ring(pool->supervisor_bell); /* it sets its timer */
     return 0;
 }
 

@@ -183,7 +183,7 @@ static void keep_counters(tercio__worker *worker)
     tercio__keep_longest(worker);
 }
 
-static void bury_arena(tercio__worker *worker)
+static void reap_arena(tercio__worker *worker)
 {
     tercio_pool *pool = worker->pool;
     tercio__channel *words = worker->sender.map.words;
@@ -191,7 +191,7 @@ static void bury_arena(tercio__worker *worker)
     if (is_left_behind(worker))
         tercio__arena_abandon(pool->arena, worker->index + 1);
     else
-        tercio__arena_bury(pool->arena, worker->index + 1);
+        tercio__arena_reap(pool->arena, worker->index + 1);
     if (!pool->starter->processes)
         return;
     for (uint32_t i = 0; i < n && i < TERCIO__SEGMENTS; i++) {
@@ -227,8 +227,8 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
     settle_messages(worker, how);
     tercio__at("death: settled");
     keep_counters(worker);
-    bury_arena(worker);
-    tercio__at("death: buried");
+    reap_arena(worker);
+    tercio__at("death: arena reaped");
     if (!worker->alive && !worker->goodbye && pool->ending < TERCIO__DROPPING &&
         ++worker->stillborn >= still_born_limit(how)) {
         tercio__entry entry = {.index = worker->index,
@@ -255,7 +255,7 @@ void tercio__worker_gone(tercio__worker *worker, const tercio__exit *how)
     tercio__ring_all(pool);
 }
 
-bool tercio__worker_collect(tercio__worker *worker)
+bool tercio__worker_reap(tercio__worker *worker)
 {
     tercio__assert_locked(worker->pool);
     tercio_pool *pool = worker->pool;
@@ -271,7 +271,7 @@ bool tercio__worker_collect(tercio__worker *worker)
         tercio__family_kill(worker->family, worker->pid);
         worker->family = 0;
     }
-    if (pool->starter->collect(worker, &how))
+    if (pool->starter->reap(worker, &how))
         return false;
     tercio__worker_gone(worker, &how);
     return true;

@@ -14,6 +14,6 @@ void tercio__note_memory_kills(tercio_pool *);
  * ends. */
 void tercio__worker_gone(tercio__worker *, const tercio__exit *);
 /* Collects the worker if it is gone. Returns: true when it is. */
-bool tercio__worker_collect(tercio__worker *);
+bool tercio__worker_reap(tercio__worker *);
 
 #endif

@@ -20,7 +20,7 @@ static const double long_ns = 4e6;
 static const uint64_t large = 256 << 10;
 
 /* Where none is queued before a worker, the next ones may wait on pending: if the caller does other things between its
- * calls, or hands in large ones. The keeper wakes for each, so they have to be worth that. */
+ * calls, or hands in large ones. The supervisor wakes for each, so they have to be worth that. */
 static const double worth_queuing_ns = 2e6;
 
 void tercio__measure(tercio__worker *worker, const tercio__chunk *chunk)

@@ -64,7 +64,7 @@ static bool is_flood(tercio_run *run, uint32_t n_items)
 /* Of those that sleep: never the same one twice in a row, unless it has nothing else. */
 static bool may_be_next(const tercio__worker *worker, const tercio_run *run, const offer *given)
 {
-    return !worker->is_kept && can_take(worker, run, given) &&
+    return !worker->is_hot && can_take(worker, run, given) &&
            (worker != worker->pool->last_in_turn || tercio__has_done_all(worker));
 }
 
@@ -76,9 +76,9 @@ static tercio__worker *pick_in_turn(tercio_run *run, const offer *given)
     tercio_pool *pool = run->pool;
     unsigned n = pool->n_workers;
     for (int empty = !pool->is_spread; empty >= 0; empty--) {
-        tercio__worker *kept = empty ? NULL : tercio__take_kept(pool);
-        if (kept) /* where it is full as far as we know, a look at what it has said makes room */
-            return can_take(kept, run, given) ? kept : NULL;
+        tercio__worker *hot = empty ? NULL : tercio__take_hot(pool);
+        if (hot) /* where it is full as far as we know, a look at what it has said makes room */
+            return can_take(hot, run, given) ? hot : NULL;
         for (unsigned i = 0; i < n; i++) {
             tercio__worker *worker = &pool->workers[pool->turn];
             pool->turn = pool->turn + 1 < n ? pool->turn + 1 : 0;
@@ -95,14 +95,14 @@ static tercio__worker *pick_in_turn(tercio_run *run, const offer *given)
 static bool has_room_in_turn(const tercio_run *run, const offer *given)
 {
     const tercio_pool *pool = run->pool;
-    const tercio__worker *kept = pool->is_spread ? tercio__next_kept(pool) : NULL;
-    if (kept)
-        return can_take(kept, run, given);
+    const tercio__worker *hot = pool->is_spread ? tercio__next_hot(pool) : NULL;
+    if (hot)
+        return can_take(hot, run, given);
     for (unsigned i = 0; i < pool->n_workers; i++)
         if (may_be_next(&pool->workers[i], run, given))
             return true;
-    kept = pool->is_spread ? NULL : tercio__next_kept(pool); /* where nobody else has room */
-    return kept && can_take(kept, run, given);
+    hot = pool->is_spread ? NULL : tercio__next_hot(pool); /* where nobody else has room */
+    return hot && can_take(hot, run, given);
 }
 
 static tercio__worker *pick_least(tercio_run *run, const offer *given)
@@ -312,7 +312,7 @@ void tercio__dispatch_pending(tercio_pool *pool)
         }
         send(worker, chunk, &letter);
         if (run->timeout_ns)
-            tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+            tercio__bell_ring(pool->supervisor_bell); /* it sets its timer */
         tercio__unlink_pending(pool, at, run);
         tercio__wake(worker);
     }

@@ -101,7 +101,7 @@ static void drop_work(tercio_pool *pool)
     for (unsigned i = 0; i < pool->n_workers; i++)
         tercio__end_by_force(&pool->workers[i]);
     tercio__ring_all(pool);
-    tercio__bell_ring(pool->keeper_bell); /* it sets its timer for the grace */
+    tercio__bell_ring(pool->supervisor_bell); /* it sets its timer for the grace */
     while (pool->n_live > 0 && pool->ending != TERCIO__CLOSING && tercio__pool_wait(pool, 0, NULL) != TERCIO_ESYSTEM)
         tercio__pump(pool);
 }
@@ -160,10 +160,10 @@ static void end_unheard(tercio_pool *pool)
         siginfo_t info;
         bool is_child = waitid(P_PID, (id_t)worker->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
         int handle = is_child ? tercio__process_handle(worker->pid) : -1;
-        if (handle >= 0 && tercio__process_collect(handle, worker->pid, &how) == TERCIO_EAGAIN) {
+        if (handle >= 0 && tercio__process_reap(handle, worker->pid, &how) == TERCIO_EAGAIN) {
             (void)tercio__process_signal(handle, worker->pid, SIGKILL);
             (void)tercio__bells_wait(&handle, 1, 0, NULL);
-            (void)tercio__process_collect(handle, worker->pid, &how);
+            (void)tercio__process_reap(handle, worker->pid, &how);
         }
         if (handle >= 0)
             close(handle);
@@ -172,7 +172,7 @@ static void end_unheard(tercio_pool *pool)
     }
 }
 
-/* The keeper is gone: this thread collects the workers. */
+/* The supervisor is gone: this thread collects the workers. */
 static void end_workers(tercio_pool *pool)
 {
     double grace = pool->options.grace > 0 ? pool->options.grace : 1.0;
@@ -189,9 +189,9 @@ static void end_workers(tercio_pool *pool)
     for (;;) {
         if (pool->starter->event)
             pool->starter->event(pool);
-        tercio__bell_clear(pool->keeper_bell);
+        tercio__bell_clear(pool->supervisor_bell);
         for (unsigned i = 0; i < pool->n_workers; i++)
-            (void)tercio__worker_collect(&pool->workers[i]);
+            (void)tercio__worker_reap(&pool->workers[i]);
         if (pool->n_live == 0)
             break;
         tercio__unlock(pool);
@@ -226,7 +226,7 @@ static void free_memory(tercio_pool *pool)
         tercio__file_unref(pool->file);
     }
     free(pool->dead_ranges);
-    pthread_cond_destroy(&pool->keeper_moves);
+    pthread_cond_destroy(&pool->supervisor_moved);
     pthread_mutex_destroy(&pool->lock);
     tercio__pool_free(pool);
 }
@@ -240,10 +240,10 @@ void tercio_close(tercio_pool *pool)
         return;
     }
     tercio__pool_delist(pool);
-    tercio__keeper_stop(pool);
+    tercio__supervisor_park(pool);
     if (pool->started && pool->workers)
         end_workers(pool);
-    tercio__keeper_end(pool);
+    tercio__supervisor_end(pool);
     tercio__lock(pool);
     while (pool->runs) {
         tercio_run *run = pool->runs;

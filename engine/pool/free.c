@@ -12,7 +12,7 @@
 
 void tercio__pool_free(tercio_pool *pool)
 {
-    const int own[] = {pool->caller_bell, pool->keeper_bell, pool->set, pool->lifeline[0], pool->lifeline[1]};
+    const int own[] = {pool->caller_bell, pool->supervisor_bell, pool->set, pool->lifeline[0], pool->lifeline[1]};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         tercio__owned_close(own[i], pool->fork_generation);
     for (size_t i = 0; i < pool->n_descriptors; i++)
@@ -20,6 +20,6 @@ void tercio__pool_free(tercio_pool *pool)
     free(pool->descriptors);
     free(pool->descriptor_identities);
     free(pool->workers);
-    free(pool->kept);
+    free(pool->hot);
     free(pool);
 }

@@ -28,7 +28,7 @@ void tercio__interrupt_worker(tercio__worker *worker, uint64_t sequence)
     if (worker->handle >= 0)
         (void)tercio__process_signal(worker->handle, worker->pid, tercio__interrupt_signal());
     tercio__wake(worker);
-    tercio__bell_ring(pool->keeper_bell); /* it sets its timer for the grace */
+    tercio__bell_ring(pool->supervisor_bell); /* it sets its timer for the grace */
 }
 
 tercio__chunk *tercio__running_chunk(tercio__worker *worker, uint64_t *sequence)

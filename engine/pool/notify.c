@@ -52,6 +52,6 @@ void tercio__tell_host(tercio_pool *pool)
     for (tercio_run *run = pool->runs; run; run = run->next)
         if (is_the_hosts(run) && run->news == NEWS) {
             run->news = NEWS_TOLD;
-            tercio__bell_ring(pool->keeper_bell);
+            tercio__bell_ring(pool->supervisor_bell);
         }
 }

@@ -12,7 +12,7 @@
 void tercio__tell_callers(tercio_pool *);
 /* A run has something to take, or nothing more will come. */
 bool tercio__has_something(const tercio_run *);
-/* Has the keeper notify the host of what came for runs that no caller is looking after just now. */
+/* Has the supervisor notify the host of what came for runs that no caller is looking after just now. */
 void tercio__tell_host(tercio_pool *);
 /* A run that the host looks after has results. */
 bool tercio__host_has_news(const tercio_pool *);

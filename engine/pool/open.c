@@ -162,14 +162,14 @@ static tercio_pool *new_pool(void)
         free(pool);
         return NULL;
     }
-    if (pthread_cond_init(&pool->keeper_moves, NULL)) {
+    if (pthread_cond_init(&pool->supervisor_moved, NULL)) {
         pthread_mutex_destroy(&pool->lock);
         free(pool);
         return NULL;
     }
     tercio__fork_watch();
     pool->fork_generation = tercio__fork_generation();
-    pool->caller_bell = pool->keeper_bell = pool->set = -1;
+    pool->caller_bell = pool->supervisor_bell = pool->set = -1;
     pool->starter_events[0] = pool->starter_events[1] = -1;
     pool->lifeline[0] = pool->lifeline[1] = -1;
     pool->pending_end = &pool->pending;
@@ -194,8 +194,8 @@ static int make_bells(tercio_pool *pool)
 {
     if ((pool->caller_bell = tercio__owned(tercio__bell_create())) < 0)
         return pool->caller_bell;
-    if ((pool->keeper_bell = tercio__owned(tercio__bell_create())) < 0)
-        return pool->keeper_bell;
+    if ((pool->supervisor_bell = tercio__owned(tercio__bell_create())) < 0)
+        return pool->supervisor_bell;
     pool->set = tercio__owned(tercio__set_create());
     if (pool->set < 0)
         return pool->set;
@@ -279,19 +279,19 @@ int tercio__pool_open(tercio_pool **out, const tercio_options *options, const te
         error = pool->starter->open(pool);
     pool->options.sigmask = NULL; /* the caller's memory */
     if (error == 0)
-        error = tercio__keeper_listen(pool);
+        error = tercio__supervisor_watch(pool);
     if (error == 0 && pool->starter->processes)
         tercio__note_memory_kills(pool);
     if (error == 0)
         error = tercio__start_missing(pool);
     if (error == 0)
-        error = tercio__keeper_start(pool);
+        error = tercio__supervisor_start(pool);
     if (error == 0 && pool->options.table)
         error = wait_until_alive(pool);
     if (error) {
-        int kept = errno;
+        int saved_errno = errno;
         tercio_close(pool);
-        errno = kept;
+        errno = saved_errno;
         return error;
     }
     tercio__pool_enlist(pool);

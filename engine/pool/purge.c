@@ -16,25 +16,25 @@
 #include "state/pool.h"
 #include "tercio.h"
 
-enum { LINGER_NS = 1000000000 };
+enum { PURGE_AFTER_NS = 1000000000 };
 
 void tercio__note_moved(tercio_pool *pool, uint64_t bytes)
 {
     tercio__assert_locked(pool);
     pool->moved_bytes += bytes;
-    if (pool->moved_bytes <= TERCIO__KEEP_WARM || pool->trim_at || !pool->starter->processes)
+    if (pool->moved_bytes <= TERCIO__KEEP_COMMITTED || pool->trim_at || !pool->starter->processes)
         return;
     pool->moved_bytes = 0;
-    pool->trim_at = tercio__now() + LINGER_NS;
-    tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+    pool->trim_at = tercio__now() + PURGE_AFTER_NS;
+    tercio__bell_ring(pool->supervisor_bell); /* it sets its timer */
 }
 
-uint64_t tercio__linger(tercio_pool *pool)
+uint64_t tercio__purge(tercio_pool *pool)
 {
     tercio__assert_locked(pool);
-    if (pool->listens && pool->trim_at == 0 && tercio__file_returned(pool->file) > TERCIO__KEEP_WARM) {
+    if (pool->listens && pool->trim_at == 0 && tercio__file_returned(pool->file) > TERCIO__KEEP_COMMITTED) {
         pool->listens = false;
-        pool->trim_at = tercio__now() + LINGER_NS;
+        pool->trim_at = tercio__now() + PURGE_AFTER_NS;
     }
     if (pool->trim_at == 0)
         return 0;
@@ -43,11 +43,11 @@ uint64_t tercio__linger(tercio_pool *pool)
         return pool->trim_at;
     if (pool->moved_bytes) {
         pool->moved_bytes = 0;
-        return pool->trim_at = now + LINGER_NS;
+        return pool->trim_at = now + PURGE_AFTER_NS;
     }
     pool->trim_at = 0;
     pool->listens = true;
-    tercio__file_listen(pool->file, pool->keeper_bell);
+    tercio__file_listen(pool->file, pool->supervisor_bell);
     tercio__arena_trim(pool->arena);
     for (unsigned i = 0; i < pool->n_workers; i++) {
         tercio__worker *worker = &pool->workers[i];

@@ -13,9 +13,9 @@
 
 /* Blocks of so many bytes were filled or came. */
 void tercio__note_moved(tercio_pool *, uint64_t bytes);
-/* The keeper's: gives free memory back when nothing large moves any more. Returns: when to look again;
+/* The supervisor's: gives free memory back when nothing large moves any more. Returns: when to look again;
  * 0: not before something moves. */
-uint64_t tercio__linger(tercio_pool *);
+uint64_t tercio__purge(tercio_pool *);
 /* Gives back the memory of dead workers' arenas, once no result lies there. */
 void tercio__discard_dead(tercio_pool *);
 

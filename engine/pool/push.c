@@ -65,9 +65,9 @@ int tercio_push(tercio_run *run, const tercio_message *message, bool wait_in_poo
     else if (!more)
         tercio__wake_owed(pool);
     if ((run->options.notify && !attended) || run->bell_public || pool->pending)
-        tercio__arm_keeper(pool, false);
+        tercio__arm_supervisor(pool, false);
     if (run->timeout_ns && result == 1)
-        tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+        tercio__bell_ring(pool->supervisor_bell); /* it sets its timer */
     if (wake && !pool->starter->processes) {
         tercio__wake(wake); /* its channel goes when the thread does, and that needs the lock */
         wake = NULL;
@@ -119,9 +119,9 @@ int tercio__push_all(tercio_run *run, bool (*next)(void *user, tercio_message *)
         if (pool->workers[i].sender.map.words && !pool->workers[i].owed)
             tercio__wake(&pool->workers[i]);
     if (n && pool->pending)
-        tercio__arm_keeper(pool, false);
+        tercio__arm_supervisor(pool, false);
     if (n && run->timeout_ns)
-        tercio__bell_ring(pool->keeper_bell); /* it sets its timer */
+        tercio__bell_ring(pool->supervisor_bell); /* it sets its timer */
     *landed = run->landing.seen = run->landing.n;
     tercio__unlock(pool);
     return result < 0 ? result : n;

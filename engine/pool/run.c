@@ -131,7 +131,7 @@ void tercio_run_unattended(tercio_run *run)
     tercio__lock(run->pool);
     run->news = NEWS; /* also what the host was told of while a caller was inside */
     tercio__tell_host(run->pool);
-    tercio__arm_keeper(run->pool, false);
+    tercio__arm_supervisor(run->pool, false);
     tercio__unlock(run->pool);
 }
 
@@ -189,7 +189,7 @@ int tercio__run_next(tercio_run *run, double timeout, tercio_result *result)
         if (run->bell_public && error == TERCIO_EAGAIN) /* not before: it is readable as long as there is something */
             tercio__bell_clear(run->bell);
         if (pool->pending || run->options.notify || run->bell_public)
-            tercio__arm_keeper(pool, false);
+            tercio__arm_supervisor(pool, false);
         tercio__unlock(pool);
         if (error != TERCIO_EAGAIN || timeout == 0)
             return error;
@@ -268,7 +268,7 @@ int tercio_run_fd(tercio_run *run)
         if (!tercio__inbox_empty(&run->incoming) || !tercio__inbox_empty(&run->current) ||
             without_result(run) != TERCIO_EAGAIN)
             tercio__bell_ring(fd);
-        tercio__arm_keeper(run->pool, false);
+        tercio__arm_supervisor(run->pool, false);
     }
     tercio__unlock(run->pool);
     return fd;

@@ -45,6 +45,6 @@ void tercio__stop_spinners(tercio_pool *pool)
     tercio__assert_locked(pool);
     atomic_store_explicit(&pool->spin_off, true, memory_order_relaxed);
     while (pool->n_spinning)
-        tercio__wait_unlocked(pool, &pool->keeper_moves);
+        tercio__wait_unlocked(pool, &pool->supervisor_moved);
     atomic_store_explicit(&pool->spin_off, false, memory_order_relaxed);
 }

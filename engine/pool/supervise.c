@@ -34,19 +34,19 @@ enum { TOKENS = 16 };
 static void take_token(tercio_pool *pool, uint64_t token)
 {
     if (token == BELL_TOKEN)
-        tercio__bell_clear(pool->keeper_bell);
+        tercio__bell_clear(pool->supervisor_bell);
     else if (token == STARTER_TOKEN)
         pool->starter->event(pool);
 }
 
-static void collect_the_dead(tercio_pool *pool, const uint64_t *tokens, int n)
+static void reap_the_dead(tercio_pool *pool, const uint64_t *tokens, int n)
 {
     for (int i = 0; i < n; i++)
         if (tokens[i] < pool->n_workers)
-            (void)tercio__worker_collect(&pool->workers[tokens[i]]);
+            (void)tercio__worker_reap(&pool->workers[tokens[i]]);
     for (unsigned i = 0; i < pool->n_workers; i++)
         if (pool->starter->event || pool->workers[i].goodbye || pool->workers[i].thread_runs)
-            (void)tercio__worker_collect(&pool->workers[i]);
+            (void)tercio__worker_reap(&pool->workers[i]);
 }
 
 /* Once for what came: the host may leave it to a caller who is inside. */
@@ -59,7 +59,7 @@ static bool has_to_notify(tercio_pool *pool)
     return true;
 }
 
-static void *keep(void *data)
+static void *supervise(void *data)
 {
     tercio_pool *pool = data;
     uint64_t tokens[TOKENS];
@@ -67,15 +67,15 @@ static void *keep(void *data)
 
     tercio__own_thread_of(pool, true);
     tercio__lock(pool);
-    while (pool->keeper_is == TERCIO__KEEPER_RUNS) {
+    while (pool->supervisor_state == TERCIO__SUPERVISOR_RUNS) {
         for (int i = 0; i < n; i++)
             take_token(pool, tokens[i]);
         tercio__gather(pool);
-        collect_the_dead(pool, tokens, n); /* reads what they said last */
+        reap_the_dead(pool, tokens, n); /* reads what they said last */
         tercio__tell_callers(pool);
         bool hidden = false;
         uint64_t deadline = tercio__check_deadlines(pool, &hidden);
-        deadline = tercio__sooner(tercio__sooner(deadline, tercio__linger(pool)), tercio__check_owed(pool));
+        deadline = tercio__sooner(tercio__sooner(deadline, tercio__purge(pool)), tercio__check_owed(pool));
         if (pool->n_waiting == 0) /* else a caller that sleeps has this deadline */
             deadline = tercio__sooner(deadline, pool->look_at_long);
         if (pool->needs_start && tercio__wants_workers(pool)) {
@@ -92,7 +92,7 @@ static void *keep(void *data)
         }
         bool notify = has_to_notify(pool), garbage = !tercio__inbox_empty(&pool->garbage);
         if (!notify)
-            tercio__arm_keeper(pool, hidden);
+            tercio__arm_supervisor(pool, hidden);
         tercio__unlock(pool);
         if (garbage)
             tercio__drop_garbage(pool);
@@ -104,22 +104,22 @@ static void *keep(void *data)
             tercio__entry entry = {.status = TERCIO_ESYSTEM, .code = EBADF, .kind = TERCIO_KIND_START};
             tercio__pool_fail(pool, TERCIO_ESYSTEM, &entry, NULL, NULL,
                               "the program has closed file descriptors that a pool of workers was using");
-            while (pool->keeper_is == TERCIO__KEEPER_RUNS)
-                tercio__wait_unlocked(pool, &pool->keeper_moves);
+            while (pool->supervisor_state == TERCIO__SUPERVISOR_RUNS)
+                tercio__wait_unlocked(pool, &pool->supervisor_moved);
             n = 0;
         }
     }
-    pool->keeper_is = TERCIO__KEEPER_PARKED;
-    pthread_cond_broadcast(&pool->keeper_moves);
-    while (pool->keeper_is != TERCIO__KEEPER_RELEASED)
-        tercio__wait_unlocked(pool, &pool->keeper_moves);
+    pool->supervisor_state = TERCIO__SUPERVISOR_PARKED;
+    pthread_cond_broadcast(&pool->supervisor_moved);
+    while (pool->supervisor_state != TERCIO__SUPERVISOR_RELEASED)
+        tercio__wait_unlocked(pool, &pool->supervisor_moved);
     tercio__unlock(pool);
     return NULL;
 }
 
-int tercio__keeper_listen(tercio_pool *pool)
+int tercio__supervisor_watch(tercio_pool *pool)
 {
-    int error = tercio__set_add(pool->set, pool->keeper_bell, BELL_TOKEN);
+    int error = tercio__set_add(pool->set, pool->supervisor_bell, BELL_TOKEN);
     for (size_t i = 0; i < sizeof pool->starter_events / sizeof pool->starter_events[0] && error == 0; i++)
         if (pool->starter_events[i] >= 0)
             error = tercio__set_add(pool->set, pool->starter_events[i], STARTER_TOKEN);
@@ -127,24 +127,24 @@ int tercio__keeper_listen(tercio_pool *pool)
 }
 
 /* A worker that the supervisor forks goes on with its stack, as the first ones do with the main thread's. */
-static size_t keeper_stack(const tercio_pool *pool)
+static size_t supervisor_stack(const tercio_pool *pool)
 {
     size_t own = pool->options.stack_size, main = tercio__main_stack();
     return pool->starter->copies_process && main > own ? main : own;
 }
 
-int tercio__keeper_start(tercio_pool *pool)
+int tercio__supervisor_start(tercio_pool *pool)
 {
     sigset_t all, old;
     /* Signals are the application's threads' to take. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     tercio__lock(pool); /* the thread begins with it: it finds its own number, and that it runs */
-    int error = tercio__thread_start(&pool->keeper, keeper_stack(pool), keep, pool);
+    int error = tercio__thread_start(&pool->supervisor, supervisor_stack(pool), supervise, pool);
     if (error && pool->starter->copies_process) /* so much address space may be refused */
-        error = tercio__thread_start(&pool->keeper, pool->options.stack_size, keep, pool);
+        error = tercio__thread_start(&pool->supervisor, pool->options.stack_size, supervise, pool);
     if (error == 0)
-        pool->keeper_is = TERCIO__KEEPER_RUNS;
+        pool->supervisor_state = TERCIO__SUPERVISOR_RUNS;
     tercio__unlock(pool);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (error)
@@ -153,28 +153,28 @@ int tercio__keeper_start(tercio_pool *pool)
     return 0;
 }
 
-void tercio__keeper_stop(tercio_pool *pool)
+void tercio__supervisor_park(tercio_pool *pool)
 {
-    if (pool->keeper_is == TERCIO__KEEPER_NONE)
+    if (pool->supervisor_state == TERCIO__SUPERVISOR_NONE)
         return;
     tercio__lock(pool);
-    pool->keeper_is = TERCIO__KEEPER_STOPS;
-    tercio__bell_ring(pool->keeper_bell);
-    pthread_cond_broadcast(&pool->keeper_moves);
-    while (pool->keeper_is != TERCIO__KEEPER_PARKED)
-        tercio__wait_unlocked(pool, &pool->keeper_moves);
+    pool->supervisor_state = TERCIO__SUPERVISOR_STOPS;
+    tercio__bell_ring(pool->supervisor_bell);
+    pthread_cond_broadcast(&pool->supervisor_moved);
+    while (pool->supervisor_state != TERCIO__SUPERVISOR_PARKED)
+        tercio__wait_unlocked(pool, &pool->supervisor_moved);
     tercio__unlock(pool);
 }
 
-void tercio__keeper_end(tercio_pool *pool)
+void tercio__supervisor_end(tercio_pool *pool)
 {
-    if (pool->keeper_is == TERCIO__KEEPER_NONE)
+    if (pool->supervisor_state == TERCIO__SUPERVISOR_NONE)
         return;
     tercio__lock(pool);
-    pool->keeper_is = TERCIO__KEEPER_RELEASED;
-    pthread_cond_broadcast(&pool->keeper_moves);
+    pool->supervisor_state = TERCIO__SUPERVISOR_RELEASED;
+    pthread_cond_broadcast(&pool->supervisor_moved);
     tercio__unlock(pool);
-    pthread_join(pool->keeper, NULL);
-    pool->keeper_is = TERCIO__KEEPER_NONE;
+    pthread_join(pool->supervisor, NULL);
+    pool->supervisor_state = TERCIO__SUPERVISOR_NONE;
     tercio__count_own_thread(-1);
 }

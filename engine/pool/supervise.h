@@ -10,10 +10,10 @@
 #include "tercio.h"
 
 /* Before the first worker: who collects those that began, when another one couldn't, hears of their ends here. */
-int tercio__keeper_listen(tercio_pool *);
-int tercio__keeper_start(tercio_pool *);
-/* The keeper does nothing any more, but its thread stays: workers that it forked end with it. */
-void tercio__keeper_stop(tercio_pool *);
-void tercio__keeper_end(tercio_pool *);
+int tercio__supervisor_watch(tercio_pool *);
+int tercio__supervisor_start(tercio_pool *);
+/* The supervisor does nothing any more, but its thread stays: workers that it forked end with it. */
+void tercio__supervisor_park(tercio_pool *);
+void tercio__supervisor_end(tercio_pool *);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Waiting, in the parent. At most one caller sleeps on the pool's caller bell, which workers ring; it drives the pool
- * for all. Others sleep on bells of their own runs, which whoever drives rings; whoever leaves while nobody drives wakes
- * one of them to take that place. Deaths, deadlines and work that no caller looks after are the keeper's (supervise.c).
+ * Waiting, in the parent. At most one caller sleeps on the pool's caller bell, which workers ring; it leads
+ * (leaders and followers): it reads for all. Followers sleep on bells of their own runs, which the leader rings. A caller that
+ * leaves while there is no leader wakes a follower, which takes that place. Deaths, deadlines and work that no caller looks after are the supervisor's (supervise.c).
  */
 #include "pool/wait.h"
 
@@ -23,11 +23,11 @@
 #include "state/pool.h"
 #include "tercio.h"
 
-/* Somebody leaves: while nobody drives, another one who sleeps has to take the workers' calls. Whom a driver woke for
- * that may have got all that it wanted meanwhile, so who leaves without having driven passes on, too. */
-static void pass_on(tercio_pool *pool)
+/* A caller leaves. Where there is no leader, a follower has to become it, since workers ring the leader alone. The follower
+ * that was woken for it may have got all that it wanted meanwhile, so a caller that never led hands over, too. */
+static void hand_over(tercio_pool *pool)
 {
-    if (pool->driver)
+    if (pool->has_leader)
         return;
     for (tercio_run *run = pool->runs; run; run = run->next)
         if (run->waits) {
@@ -82,21 +82,21 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
             (void)tercio__spin(pool, deadline);
             tercio__lock(pool);
             if (--pool->n_spinning == 0 && atomic_load_explicit(&pool->spin_off, memory_order_relaxed))
-                pthread_cond_broadcast(&pool->keeper_moves);
+                pthread_cond_broadcast(&pool->supervisor_moved);
             continue;
         }
         tercio__balance(pool, false); /* of what this caller hands in no more comes before it is awake again */
-        bool drives = !pool->driver;
-        if (!drives && run->bell < 0 && (run->bell = tercio__owned(tercio__bell_create())) < 0) {
+        bool leads = !pool->has_leader;
+        if (!leads && run->bell < 0 && (run->bell = tercio__owned(tercio__bell_create())) < 0) {
             result = run->bell;
             run->bell = -1;
             break;
         }
         run->waits = true;
         run->wants_room = or_room;
-        run->waits_on = drives ? pool->caller_bell : run->bell;
+        run->waits_on = leads ? pool->caller_bell : run->bell;
         pool->n_waiting++;
-        pool->driver = true;
+        pool->has_leader = true;
         tercio__announce(pool);
         result = 0;
         if (!tercio__news_after_announcing(pool)) {
@@ -111,16 +111,16 @@ int tercio__run_wait(tercio_run *run, double timeout, bool or_room, const sigset
         tercio__bell_clear(run->waits_on);
         run->waits = false;
         pool->n_waiting--;
-        if (drives)
-            pool->driver = false;
+        if (leads)
+            pool->has_leader = false;
         if (result < 0)
             break;
     }
     if (run->bell_public && answered(run, false))
         tercio__bell_ring(run->bell); /* whoever polls it still has something to take */
     run->is_inside = false;
-    pass_on(pool);
-    tercio__arm_keeper(pool, false);
+    hand_over(pool);
+    tercio__arm_supervisor(pool, false);
     tercio__unlock(pool);
     return result;
 }
@@ -135,10 +135,10 @@ int tercio_wait(tercio_run *run, double timeout, bool or_room, const void *sigma
 static int sleep_in_pool(tercio_pool *pool, uint64_t deadline, const sigset_t *sigmask, bool wants_room)
 {
     int result = 0;
-    bool drives = !pool->driver;
+    bool leads = !pool->has_leader;
     tercio__wake_owed(pool);
     /* Two sleepers on one bell would take each other's rings. */
-    tercio__pool_waiter self = {.waits_on = drives ? pool->caller_bell : tercio__owned(tercio__bell_create()),
+    tercio__pool_waiter self = {.waits_on = leads ? pool->caller_bell : tercio__owned(tercio__bell_create()),
                                 .wants_room = wants_room},
                         **at;
     if (self.waits_on < 0)
@@ -146,7 +146,7 @@ static int sleep_in_pool(tercio_pool *pool, uint64_t deadline, const sigset_t *s
     self.next = pool->pool_waiters;
     pool->pool_waiters = &self; /* cppcheck-suppress autoVariables; it is taken out below */
     pool->n_waiting++;
-    pool->driver = true;
+    pool->has_leader = true;
     tercio__announce(pool);
     if (!tercio__news_after_announcing(pool)) {
         uint64_t until = tercio__sooner(deadline, pool->look_at_long);
@@ -161,13 +161,13 @@ static int sleep_in_pool(tercio_pool *pool, uint64_t deadline, const sigset_t *s
         ;
     *at = self.next;
     pool->n_waiting--;
-    if (drives) {
+    if (leads) {
         tercio__bell_clear(pool->caller_bell);
-        pool->driver = false;
+        pool->has_leader = false;
     } else {
         tercio__owned_close(self.waits_on, pool->fork_generation);
     }
-    pass_on(pool);
+    hand_over(pool);
     if (result == 0 && atomic_exchange_explicit(&pool->interrupted, 0, memory_order_relaxed))
         result = TERCIO_EINTERRUPTED;
     return result;
@@ -201,7 +201,7 @@ int tercio_wait_room(tercio_pool *pool, double timeout, const void *sigmask)
         if (result == TERCIO_EAGAIN && tercio__may_hold(pool))
             result = 0;
     }
-    tercio__arm_keeper(pool, false);
+    tercio__arm_supervisor(pool, false);
     tercio__unlock(pool);
     return result;
 }

@@ -5,7 +5,7 @@
  * (tercio_message.more), as many workers are kept awake as there are CPUs beside the caller's own, and the others are
  * woken when it stops: each of them finds several messages then. The messages lie in the rings all the same, so whoever
  * dies meanwhile leaves nothing behind that deaths.c doesn't look after. Whatever the caller does instead of saying that it
- * stops, the keeper wakes them after 20 ms.
+ * stops, the supervisor wakes them after 20 ms.
  */
 #include "pool/wake.h"
 
@@ -60,11 +60,11 @@ bool tercio__is_crowded(tercio_pool *pool)
         unsigned cpus = tercio__cpus_usable();
         pool->counted_cpus = true;
         if (cpus < pool->n_workers) {
-            pool->n_kept = cpus > 1 ? cpus - 1 : 1;
-            pool->kept = calloc(pool->n_kept, sizeof(tercio__worker *));
+            pool->n_hot = cpus > 1 ? cpus - 1 : 1;
+            pool->hot = calloc(pool->n_hot, sizeof(tercio__worker *));
         }
     }
-    return pool->kept != NULL;
+    return pool->hot != NULL;
 }
 
 bool tercio__may_wake_later(tercio_run *run, uint32_t n_items)
@@ -74,27 +74,27 @@ bool tercio__may_wake_later(tercio_run *run, uint32_t n_items)
     return work > 0 && work <= quick && tercio__is_quiet(run) && !run->timeout_ns && tercio__is_crowded(run->pool);
 }
 
-const tercio__worker *tercio__next_kept(const tercio_pool *pool)
+const tercio__worker *tercio__next_hot(const tercio_pool *pool)
 {
     tercio__assert_locked(pool);
-    const tercio__worker *worker = pool->kept[pool->kept_at];
+    const tercio__worker *worker = pool->hot[pool->hot_at];
     return worker && tercio__has_done_all(worker) ? worker : NULL;
 }
 
-tercio__worker *tercio__take_kept(tercio_pool *pool)
+tercio__worker *tercio__take_hot(tercio_pool *pool)
 {
     tercio__assert_locked(pool);
-    tercio__worker **place = &pool->kept[pool->kept_at], *worker = *place;
+    tercio__worker **place = &pool->hot[pool->hot_at], *worker = *place;
     if (worker == NULL)
         return NULL;
-    if (++pool->kept_at == pool->n_kept)
-        pool->kept_at = 0;
+    if (++pool->hot_at == pool->n_hot)
+        pool->hot_at = 0;
     if (tercio__has_done_all(worker)) {
         worker->n_busy = 0;
         return worker;
     }
     if (++worker->n_busy == MOST_BUSY) { /* it is slow, or something holds it up: another one in its place */
-        worker->is_kept = false;
+        worker->is_hot = false;
         *place = NULL;
     }
     return NULL;
@@ -106,12 +106,12 @@ bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_item
     tercio_pool *pool = run->pool;
     if (!tercio__may_wake_later(run, n_items))
         return false;
-    if (worker->is_kept)
+    if (worker->is_hot)
         return false;
-    for (unsigned i = 0; i < pool->n_kept; i++)
-        if (pool->kept[i] == NULL) {
-            pool->kept[i] = worker;
-            worker->is_kept = true;
+    for (unsigned i = 0; i < pool->n_hot; i++)
+        if (pool->hot[i] == NULL) {
+            pool->hot[i] = worker;
+            worker->is_hot = true;
             worker->n_busy = 0;
             return false;
         }
@@ -120,7 +120,7 @@ bool tercio__wake_later(tercio_run *run, tercio__worker *worker, uint32_t n_item
         pool->owed_since = tercio__now();
         if (pool->look_at_owed == 0) { /* else a row before this one has had the timer set */
             pool->look_at_owed = pool->owed_since + LONGEST_PUT_OFF;
-            tercio__bell_ring(pool->keeper_bell);
+            tercio__bell_ring(pool->supervisor_bell);
         }
     }
     return true;

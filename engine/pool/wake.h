@@ -23,11 +23,11 @@ bool tercio__may_wake_later(tercio_run *, uint32_t n_items);
 bool tercio__wake_later(tercio_run *, tercio__worker *, uint32_t n_items);
 /* Of those that are kept awake the one whose turn it is, if it has done all that it had; NULL: it has not, or there is
  * none. take: and the next one's turn comes. */
-const tercio__worker *tercio__next_kept(const tercio_pool *);
-tercio__worker *tercio__take_kept(tercio_pool *);
+const tercio__worker *tercio__next_hot(const tercio_pool *);
+tercio__worker *tercio__take_hot(tercio_pool *);
 /* Wakes all whose wake was put off. */
 void tercio__wake_owed(tercio_pool *);
-/* For the keeper: wakes those whose wake was put off too long ago. Returns: when to look again; 0: need not. */
+/* For the supervisor: wakes those whose wake was put off too long ago. Returns: when to look again; 0: need not. */
 uint64_t tercio__check_owed(tercio_pool *);
 
 #endif

@@ -27,7 +27,7 @@
 
 bool tercio__wants_workers(const tercio_pool *pool)
 {
-    return tercio__takes_work(pool) && pool->keeper_is <= TERCIO__KEEPER_RUNS;
+    return tercio__takes_work(pool) && pool->supervisor_state <= TERCIO__SUPERVISOR_RUNS;
 }
 
 static int new_channel(tercio__worker *worker)
@@ -91,7 +91,7 @@ static int start_worker(tercio__worker *worker, bool again)
     tercio__exit never = {.code = -1};
     tercio__at("start: about to");
     error = pool->starter->start(worker, &made);
-    int kept = errno;
+    int saved_errno = errno;
     tercio__at("start: started");
     tercio__lock(pool);
     if (error == 0) {
@@ -103,11 +103,11 @@ static int start_worker(tercio__worker *worker, bool again)
     }
     if (error == 0 && pool->starter->children_are_ours &&
         (error = tercio__set_add(pool->set, worker->handle, worker->index)) != 0) {
-        kept = errno;
+        saved_errno = errno;
         open_gate(worker, TERCIO__GATE_DEAD);
         (void)tercio__process_signal(worker->handle, worker->pid, SIGKILL);
         (void)tercio__bells_wait(&worker->handle, 1, 0, NULL); /* it stands at the gate: nothing holds it up */
-        (void)pool->starter->collect(worker, &never);
+        (void)pool->starter->reap(worker, &never);
     }
     if (error) {
         worker->stillborn = 0;
@@ -121,7 +121,7 @@ static int start_worker(tercio__worker *worker, bool again)
     }
     tercio__dispatch_pending(pool);
     tercio__unlock(pool);
-    errno = kept;
+    errno = saved_errno;
     return error;
 }
 

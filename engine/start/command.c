@@ -117,20 +117,20 @@ static int *read_list(const char *text, size_t *n)
 
 int tercio_worker_main(const tercio_host *host, void *user, const char *argument)
 {
-    int file, caller, keeper, parent, socket, lasting, line, end = 0;
+    int file, caller, supervisor, parent, socket, lasting, line, end = 0;
     unsigned index;
     if (argument == NULL || tercio__host_check(host))
         return TERCIO_EINVAL;
     tercio__fork_watch();
-    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d,%d%n", &file, &caller, &keeper, &index, &parent,
+    if (sscanf(argument, TERCIO__WORKER_ARGUMENT "%d,%d,%d,%u,%d,%d,%d%n", &file, &caller, &supervisor, &index, &parent,
                &lasting, &line, &end) == 7) {
         size_t n;
         int *list = read_list(argument + end, &n);
         if (list == NULL)
             return TERCIO_ENOMEM;
-        keep_to_ourselves((const int[]){file, caller, keeper}, 3);
+        keep_to_ourselves((const int[]){file, caller, supervisor}, 3);
         keep_to_ourselves(list, n);
-        tercio__worker_process(file, caller, keeper, index, host, user, parent, lasting, line, list, n);
+        tercio__worker_process(file, caller, supervisor, index, host, user, parent, lasting, line, list, n);
     }
     if (sscanf(argument, TERCIO__SERVER_ARGUMENT "%d,%d,%d", &socket, &parent, &lasting) == 3) {
         keep_to_ourselves(&socket, 1);

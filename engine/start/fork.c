@@ -35,7 +35,7 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     tercio_pool *pool = worker->pool;
     int file = tercio__file_fd(pool->file);
     tercio__at("child: forked");
-    const int keep[] = {file, pool->caller_bell, pool->keeper_bell, lasting ? -1 : pool->lifeline[0]};
+    const int keep[] = {file, pool->caller_bell, pool->supervisor_bell, lasting ? -1 : pool->lifeline[0]};
     tercio__owned_drop(keep, sizeof keep / sizeof *keep); /* first: a lifeline's writing end would keep it whole */
     for (size_t i = 0; i < 3; i++) /* the worker's now: a copy of the pool that is closed here leaves them open */
         (void)tercio__owned_copy(keep[i]);
@@ -45,7 +45,7 @@ static _Noreturn void enter_child(tercio__worker *worker, int parent, bool lasti
     tercio__forget_output();
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, true);
-    tercio__worker_process(file, pool->caller_bell, pool->keeper_bell, worker->index, pool->host, pool->host_user,
+    tercio__worker_process(file, pool->caller_bell, pool->supervisor_bell, worker->index, pool->host, pool->host_user,
                            parent, lasting, -1, NULL, 0);
 }
 
@@ -64,12 +64,12 @@ static int start(tercio__worker *worker, tercio__started *made)
     pid_t pid = fork();
     if (pid == 0)
         enter_child(worker, parent, lasting);
-    int kept = errno;
+    int saved_errno = errno;
     tercio__owned_fork(false);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (pool->host->after_fork)
         pool->host->after_fork(pool->host_user, false);
-    errno = kept;
+    errno = saved_errno;
     if (pid < 0)
         return TERCIO_ESYSTEM;
     tercio__at("start: forked");
@@ -82,10 +82,10 @@ static int start(tercio__worker *worker, tercio__started *made)
     return result;
 }
 
-static int collect(tercio__worker *worker, tercio__exit *how)
+static int reap(tercio__worker *worker, tercio__exit *how)
 {
-    return tercio__process_collect(worker->handle, worker->pid, how);
+    return tercio__process_reap(worker->handle, worker->pid, how);
 }
 
 const tercio__starter tercio__fork_starter = {
-    .processes = true, .children_are_ours = true, .copies_process = true, .start = start, .collect = collect};
+    .processes = true, .children_are_ours = true, .copies_process = true, .start = start, .reap = reap};

@@ -63,10 +63,10 @@ int tercio_server_open_piped(tercio_server **out, char *const *argv, const terci
     *out = server;
     return 0;
 no_command:;
-    int kept = errno;
+    int saved_errno = errno;
     tercio__owned_close(pair[0], server->fork_generation);
     tercio__owned_close(pair[1], server->fork_generation);
-    errno = kept;
+    errno = saved_errno;
 no_pair:
     free(server);
     return result;
@@ -93,7 +93,7 @@ void tercio_server_close(tercio_server *server)
     if (server->fork_generation == tercio__fork_generation()) {
         /* It runs nothing but its loop, or imports before that; neither is worth waiting for. */
         (void)tercio__process_signal(server->handle, server->pid, SIGKILL);
-        while (tercio__process_collect(server->handle, server->pid, &how) == TERCIO_EAGAIN)
+        while (tercio__process_reap(server->handle, server->pid, &how) == TERCIO_EAGAIN)
             (void)tercio__bells_wait(&server->handle, 1, 0, NULL);
     }
     tercio__owned_close(server->handle, server->fork_generation);
@@ -187,7 +187,7 @@ static int open_connection(tercio_pool *pool)
     if (result <= 0)
         goto gone;
     /* The server's own output leads where this process's led when the server was started. */
-    int fds[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->keeper_bell, STDOUT_FILENO, STDERR_FILENO};
+    int fds[] = {tercio__file_fd(pool->file), pool->caller_bell, pool->supervisor_bell, STDOUT_FILENO, STDERR_FILENO};
     bool speaks = fcntl(STDOUT_FILENO, F_GETFD) >= 0 && fcntl(STDERR_FILENO, F_GETFD) >= 0;
     result = tercio__send(pair[0], &attach, sizeof attach, fds, speaks ? 5 : 3);
     if (result <= 0 || !hand_over(pool, pair[0]))
@@ -201,16 +201,16 @@ gone:
     tercio__owned_close(pair[0], pool->fork_generation);
     tercio__owned_close(pair[1], pool->fork_generation);
 fail:;
-    int kept = errno;
+    int saved_errno = errno;
     close_connection(pool);
-    errno = kept;
+    errno = saved_errno;
     return result;
 }
 
 static void server_gone(tercio_pool *pool)
 {
     connection *c = pool->starter_data;
-    int kept = errno;
+    int saved_errno = errno;
     c->gone = true;
     tercio__set_remove(pool->set, c->socket);
     tercio__set_remove(pool->set, c->handle);
@@ -218,7 +218,7 @@ static void server_gone(tercio_pool *pool)
     for (unsigned i = 0; i < pool->n_workers; i++)
         if (pool->workers[i].handle >= 0 && !c->ends[i].known)
             (void)tercio__set_add(pool->set, pool->workers[i].handle, i);
-    errno = kept;
+    errno = saved_errno;
 }
 
 /* As tercio__receive; the server's end of the socket, or its own, is 0. */
@@ -331,7 +331,7 @@ static void event(tercio_pool *pool)
             close(handle);
 }
 
-static int collect(tercio__worker *worker, tercio__exit *how)
+static int reap(tercio__worker *worker, tercio__exit *how)
 {
     connection *c = worker->pool->starter_data;
     if (c->ends[worker->index].known) {
@@ -350,7 +350,7 @@ const tercio__starter tercio__forkserver_starter = {.processes = true,
                                                     .takes_descriptors = true,
                                                     .open = open_connection,
                                                     .start = start,
-                                                    .collect = collect,
+                                                    .reap = reap,
                                                     .event = event,
                                                     .close = close_connection,
                                                     .forget = close_connection};

@@ -16,7 +16,8 @@ bool tercio__lasting_thread(tercio_pool *pool)
     if (tercio__is_main_thread())
         return true;
     tercio__lock(pool);
-    bool is_keeper = pool->keeper_is != TERCIO__KEEPER_NONE && pthread_equal(pthread_self(), pool->keeper);
+    bool is_supervisor =
+        pool->supervisor_state != TERCIO__SUPERVISOR_NONE && pthread_equal(pthread_self(), pool->supervisor);
     tercio__unlock(pool);
-    return is_keeper;
+    return is_supervisor;
 }

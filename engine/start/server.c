@@ -21,9 +21,9 @@
 typedef struct client {
     struct client *next;
     int socket;
-    int file, caller_bell, keeper_bell; /* -1 until the pool has sent them */
-    int output, errors;                 /* the pool's; -1: as the server's */
-    int *descriptors;                   /* the host's, for the pool's workers */
+    int file, caller_bell, supervisor_bell; /* -1 until the pool has sent them */
+    int output, errors;                     /* the pool's; -1: as the server's */
+    int *descriptors;                       /* the host's, for the pool's workers */
     size_t n_descriptors;
     unsigned n_children;
 } client;
@@ -48,7 +48,7 @@ enum { MAIN = 0, CHILD = 1 };
 
 static void close_sent(const client *c)
 {
-    const int sent[] = {c->file, c->caller_bell, c->keeper_bell, c->output, c->errors};
+    const int sent[] = {c->file, c->caller_bell, c->supervisor_bell, c->output, c->errors};
     for (size_t i = 0; i < sizeof sent / sizeof *sent; i++)
         if (sent[i] >= 0)
             close(sent[i]);
@@ -105,7 +105,7 @@ static _Noreturn void enter_child(server *s, client *c, const tercio__server_sta
     tercio__inherited_apply(&ask->inherited);
     if (s->host->after_fork)
         s->host->after_fork(s->host_user, true);
-    tercio__worker_process(c->file, c->caller_bell, c->keeper_bell, ask->head.index, s->host, s->host_user, parent,
+    tercio__worker_process(c->file, c->caller_bell, c->supervisor_bell, ask->head.index, s->host, s->host_user, parent,
                            true, -1, c->descriptors, c->n_descriptors);
 }
 
@@ -160,7 +160,7 @@ static void end_child(server *s, child *gone)
     tercio__exit how;
     if (tercio__process_failed(gone->handle, gone->pid))
         tercio__process_kill_group(gone->pid); /* what it left, while its number is still its own */
-    if (tercio__process_collect(gone->handle, gone->pid, &how))
+    if (tercio__process_reap(gone->handle, gone->pid, &how))
         return;
     for (child **at = &s->children; *at; at = &(*at)->next)
         if (*at == gone) {
@@ -208,7 +208,7 @@ static void attach_client(client *c, const int fds[5])
 {
     c->file = fds[0];
     c->caller_bell = fds[1];
-    c->keeper_bell = fds[2];
+    c->supervisor_bell = fds[2];
     c->output = fds[3];
     c->errors = fds[4];
 }
@@ -259,7 +259,7 @@ static bool hear_parent(server *s)
         return true;
     }
     c->socket = fd;
-    c->file = c->caller_bell = c->keeper_bell = c->output = c->errors = -1;
+    c->file = c->caller_bell = c->supervisor_bell = c->output = c->errors = -1;
     c->next = s->clients;
     s->clients = c;
     if (tercio__set_add(s->set, fd, (uint64_t)(uintptr_t)c))

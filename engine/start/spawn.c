@@ -28,7 +28,7 @@ static int *inherited(const tercio_pool *pool, int line)
         return NULL;
     keep[0] = tercio__file_fd(pool->file);
     keep[1] = pool->caller_bell;
-    keep[2] = pool->keeper_bell;
+    keep[2] = pool->supervisor_bell;
     keep[3] = line;
     for (size_t i = 0; i < pool->n_descriptors; i++)
         keep[4 + i] = pool->descriptors[i];
@@ -82,10 +82,10 @@ done:;
     return 0;
 }
 
-static int collect(tercio__worker *worker, tercio__exit *how)
+static int reap(tercio__worker *worker, tercio__exit *how)
 {
-    return tercio__process_collect(worker->handle, worker->pid, how);
+    return tercio__process_reap(worker->handle, worker->pid, how);
 }
 
 const tercio__starter tercio__spawn_starter = {
-    .processes = true, .children_are_ours = true, .takes_descriptors = true, .start = start, .collect = collect};
+    .processes = true, .children_are_ours = true, .takes_descriptors = true, .start = start, .reap = reap};

@@ -30,11 +30,11 @@ typedef struct tercio__starter {
     /* Once, before the first worker; may be NULL. */
     int (*open)(tercio_pool *);
     /* Starts worker->index; its channel is ready. Not under the lock; one thread at a time (whoever opens the pool,
-     * then the keeper). On error nothing is left. */
+     * then the supervisor). On error nothing is left. */
     int (*start)(tercio__worker *, tercio__started *);
     /* Tells how a worker ended. Never blocks, but for the last instructions of a thread. Returns: 0; TERCIO_EAGAIN
      * while it lives. */
-    int (*collect)(tercio__worker *, tercio__exit *);
+    int (*reap)(tercio__worker *, tercio__exit *);
     /* The pool doesn't look at the worker's channel any more; NULL where channels are the pool's memory. */
     void (*release)(tercio__worker *);
     /* A descriptor of tercio_pool.starter_events is readable; may be NULL. */

@@ -30,7 +30,7 @@ typedef struct {
     _Atomic uint32_t refs;
     tercio__page *page;
     tercio__file *file;
-    int caller_bell, keeper_bell;
+    int caller_bell, supervisor_bell;
     uint32_t fork_generation;
     tercio__arena *arena; /* the pool is closed: what threads that were left behind may read yet lies there */
     tercio__context *stranded;
@@ -62,7 +62,7 @@ static void drop_commons(commons *c)
     free_contexts(c->stranded);
     tercio__file_unref(c->file);
     tercio__owned_close(c->caller_bell, c->fork_generation);
-    tercio__owned_close(c->keeper_bell, c->fork_generation);
+    tercio__owned_close(c->supervisor_bell, c->fork_generation);
     free(c->page);
     free(c);
 }
@@ -81,7 +81,7 @@ static void is_lost(void *data)
     life *mine = data;
     commons *c = mine->commons;
     atomic_store(&mine->is_lost, true);
-    tercio__bell_ring(c->keeper_bell);
+    tercio__bell_ring(c->supervisor_bell);
     drop_life(mine);
     drop_commons(c);
 }
@@ -111,7 +111,7 @@ static int open_commons(tercio_pool *pool)
     *c = (commons){.page = pool->page,
                    .file = tercio__file_ref(pool->file),
                    .caller_bell = pool->caller_bell,
-                   .keeper_bell = pool->keeper_bell,
+                   .supervisor_bell = pool->supervisor_bell,
                    .fork_generation = pool->fork_generation};
     atomic_init(&c->refs, 1);
     pool->starter_data = c;
@@ -130,7 +130,7 @@ static void close_commons(tercio_pool *pool)
     drop_commons(c);
     pool->starter_data = NULL;
     pool->page = NULL;
-    pool->caller_bell = pool->keeper_bell = -1;
+    pool->caller_bell = pool->supervisor_bell = -1;
 }
 
 static int start(tercio__worker *worker, tercio__started *made)
@@ -150,7 +150,7 @@ static int start(tercio__worker *worker, tercio__started *made)
         .host_user = pool->host_user,
         .method = TERCIO_THREADING,
         .caller_bell = pool->caller_bell,
-        .keeper_bell = pool->keeper_bell,
+        .supervisor_bell = pool->supervisor_bell,
     };
     atomic_init(&new->refs, 2);
     atomic_init(&new->is_lost, false);
@@ -167,7 +167,7 @@ static int start(tercio__worker *worker, tercio__started *made)
     return 0;
 }
 
-static int collect(tercio__worker *worker, tercio__exit *how)
+static int reap(tercio__worker *worker, tercio__exit *how)
 {
     const life *mine = worker->starter_data;
     worker->is_lost = !worker->goodbye && mine && atomic_load(&mine->is_lost);
@@ -202,9 +202,5 @@ static void forget(tercio_pool *pool)
     free(c);
 }
 
-const tercio__starter tercio__threading_starter = {.open = open_commons,
-                                                   .start = start,
-                                                   .collect = collect,
-                                                   .release = release,
-                                                   .close = close_commons,
-                                                   .forget = forget};
+const tercio__starter tercio__threading_starter = {
+    .open = open_commons, .start = start, .reap = reap, .release = release, .close = close_commons, .forget = forget};

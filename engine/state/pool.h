@@ -36,17 +36,17 @@ enum {
 
 /* The supervisor's thread; it only goes forward, too. */
 enum {
-    TERCIO__KEEPER_NONE, /* it was never started, or is joined */
-    TERCIO__KEEPER_RUNS,
-    TERCIO__KEEPER_STOPS, /* it is asked to park */
-    TERCIO__KEEPER_PARKED, /* it does nothing any more, and lives on for workers that end with the thread that forked them */
-    TERCIO__KEEPER_RELEASED /* it may end */
+    TERCIO__SUPERVISOR_NONE, /* it was never started, or is joined */
+    TERCIO__SUPERVISOR_RUNS,
+    TERCIO__SUPERVISOR_STOPS, /* it is asked to park */
+    TERCIO__SUPERVISOR_PARKED, /* it does nothing any more, and lives on for workers that end with the thread that forked them */
+    TERCIO__SUPERVISOR_RELEASED /* it may end */
 };
 
 /* Who is in tercio__pool_wait. */
 typedef struct tercio__pool_waiter {
     struct tercio__pool_waiter *next;
-    int waits_on; /* the caller bell; or, where another one drives, a bell of its own */
+    int waits_on; /* the caller bell; or, where there is a leader, a bell of its own */
     bool wants_room;
 } tercio__pool_waiter;
 
@@ -65,7 +65,7 @@ struct tercio_pool {
     void (*explain)(tercio_result *); /* makes code and message of what a failed task left; NULL: the host does */
     const struct tercio__starter *starter;
     void *starter_data;
-    int starter_events[2]; /* descriptors that the keeper watches for it; -1: none */
+    int starter_events[2]; /* descriptors that the supervisor watches for it; -1: none */
 
     tercio__file *file;
     tercio__page *page;      /* shared */
@@ -77,14 +77,14 @@ struct tercio_pool {
     unsigned n_workers, n_live;
     tercio__worker *workers;
     unsigned turn, level; /* dispatch.c */
-    bool is_spread;       /* every worker that isn't kept has a message */
+    bool is_spread;       /* every worker that isn't hot has a message */
     unsigned last_active;
     const tercio__worker *last_in_turn;
-    tercio__worker **kept; /* wake.c: those that are kept awake while more messages follow */
-    unsigned n_kept, kept_at;
-    bool counted_cpus;     /* kept is NULL because each worker has one */
+    tercio__worker **hot; /* wake.c: those that are kept awake while more messages follow */
+    unsigned n_hot, hot_at;
+    bool counted_cpus;     /* hot is NULL because each worker has one */
     uint64_t owed_since;   /* when the first wake was put off that is still owed; 0: none is */
-    uint64_t look_at_owed; /* for when the keeper's timer is set to look after them; 0: it isn't */
+    uint64_t look_at_owed; /* for when the supervisor's timer is set to look after them; 0: it isn't */
     uint64_t look_at_long; /* when a message that holds others up will have taken long; 0: none does */
 
     tercio_run *runs;
@@ -95,27 +95,27 @@ struct tercio_pool {
     unsigned n_waiting;                /* callers asleep */
     tercio__pool_waiter *pool_waiters; /* those of them that are in tercio__pool_wait */
 
-    int caller_bell, keeper_bell, set;
+    int caller_bell, supervisor_bell, set;
     int *descriptors; /* that fresh workers get copies of: ours */
     uint64_t (*descriptor_identities)[2];
     size_t n_descriptors;
     int lifeline[2];          /* for workers that a thread starts which may end before the process; -1: not needed */
-    bool driver;              /* somebody waits on caller_bell */
+    bool has_leader;          /* somebody waits on caller_bell */
     _Atomic uint64_t spin_ns; /* how long a caller looks before it sleeps */
     _Atomic unsigned spin_skips;
     unsigned n_spinning;   /* callers who look at channels without the lock */
     _Atomic bool spin_off; /* they are asked to stop */
 
-    pthread_t keeper;
-    int keeper_is; /* TERCIO__KEEPER_... */
-    pthread_cond_t keeper_moves;
+    pthread_t supervisor;
+    int supervisor_state; /* TERCIO__SUPERVISOR_... */
+    pthread_cond_t supervisor_moved;
     bool needs_start;           /* a worker has to be replaced */
     bool started;               /* the first workers were */
     tercio__context *stranded;  /* those that a thread which was left behind may open yet */
     tercio__range *dead_ranges; /* segments of workers that died */
     size_t n_dead_ranges;
-    uint64_t moved_bytes; /* of blocks, since the keeper looked last */
-    uint64_t trim_at;     /* when the keeper will look whether free memory can go; 0: it has, or there is little */
+    uint64_t moved_bytes; /* of blocks, since the supervisor looked last */
+    uint64_t trim_at;     /* when the supervisor will look whether free memory can go; 0: it has, or there is little */
     bool listens;         /* for views that are closed after it went */
     _Atomic uint64_t blocks_out; /* large parts of results that were neither taken nor released */
     int ending;                  /* TERCIO__OPEN ... */

@@ -51,7 +51,7 @@ struct tercio_run {
         uint64_t n;    /* items that landed */
         uint64_t seen; /* ... when the caller looked last */
     } landing;
-    enum { NO_NEWS, NEWS, NEWS_TOLD } news; /* results that the host wasn't notified of; TOLD: the keeper will */
+    enum { NO_NEWS, NEWS, NEWS_TOLD } news; /* results that the host wasn't notified of; TOLD: the supervisor will */
     bool is_inside;                         /* its caller is in a call that looks for results */
     bool waits, wants_room;                 /* ... and asleep in tercio_wait ... */
     int waits_on;                           /* ... on this bell */

@@ -52,7 +52,7 @@ struct tercio__worker {
     tercio__past past_longest[TERCIO__TOP];
     uint64_t begun;                    /* when it was started */
     bool is_awaited;                   /* somebody waited for an answer that was read last */
-    bool is_kept;                      /* has a place in pool->kept */
+    bool is_hot;                       /* has a place in pool->hot */
     unsigned n_busy;                   /* looks at it in a row that found it busy, while it has */
     bool owed;                         /* a wake that was put off */
     uint64_t stuck_at, stuck_sequence; /* order.c: when its next message was first seen not to have begun; 0: never */

@@ -71,7 +71,7 @@ void tercio__call_ring(tercio_call *call, bool passed)
         if ((passed && call->taker.head >= LOAD(call->words->low_water, relaxed)) || is_half_full(call))
             ring(call, &call->page->caller_wants, wants, call->start->caller_bell, true);
     }
-    ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell, true);
+    ring_if_wanted(call, &call->page->supervisor_wants, call->start->supervisor_bell, true);
 }
 
 static void ring_whoever_listens(tercio_call *call)
@@ -79,7 +79,7 @@ static void ring_whoever_listens(tercio_call *call)
     tercio__taker_tell(&call->taker);
     atomic_thread_fence(memory_order_seq_cst); /* B2 */
     ring_if_wanted(call, &call->page->caller_wants, call->start->caller_bell, false);
-    ring_if_wanted(call, &call->page->keeper_wants, call->start->keeper_bell, false);
+    ring_if_wanted(call, &call->page->supervisor_wants, call->start->supervisor_bell, false);
 }
 
 static bool spin(tercio_call *call, bool (*ready)(tercio_call *))

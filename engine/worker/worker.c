@@ -57,14 +57,14 @@ static bool note_work(tercio_call *call)
     return true;
 }
 
-/* Where init or exit may take so long and no longer, the keeper has to see that one begins: nobody else tells. */
+/* Where init or exit may take so long and no longer, the supervisor has to see that one begins: nobody else tells. */
 static void begin_phase(tercio_call *call, uint32_t phase)
 {
     STORE(call->words->item_since, call->now, relaxed);
     tercio__call_phase(call, phase);
-    atomic_thread_fence(memory_order_seq_cst); /* tercio_set_timeouts stores the word, then has the keeper look */
+    atomic_thread_fence(memory_order_seq_cst); /* tercio_set_timeouts stores the word, then has the supervisor look */
     if (LOAD(call->page->phases_timed, relaxed))
-        tercio__bell_ring(call->start->keeper_bell);
+        tercio__bell_ring(call->start->supervisor_bell);
 }
 
 /* ---- Contexts ------------------------------------------------------------------------------------------------------- */
@@ -343,7 +343,7 @@ static void begin_leaving(tercio_call *call)
         return;
     STORE(call->words->leaving_since, tercio__now(), release);
     tercio__at("leave: begun");
-    tercio__bell_ring(call->start->keeper_bell);
+    tercio__bell_ring(call->start->supervisor_bell);
 }
 
 static void leave(tercio_call *call)
@@ -380,7 +380,7 @@ static void leave(tercio_call *call)
     if (!call->start->process) { /* nobody else tells that a thread is done */
         if (LOAD(call->page->caller_wants, relaxed) & TERCIO__WANTS)
             tercio__bell_ring(call->start->caller_bell);
-        tercio__bell_ring(call->start->keeper_bell);
+        tercio__bell_ring(call->start->supervisor_bell);
     }
 }
 
@@ -446,7 +446,7 @@ void tercio__worker_live(const tercio__worker_start *start)
         } else {
             (void)tercio__call_send(call, TERCIO__REC_GOODBYE, 0, 0, NULL, 0);
             tercio__call_ring(call, true);
-            tercio__bell_ring(start->keeper_bell);
+            tercio__bell_ring(start->supervisor_bell);
         }
     }
     pthread_cleanup_pop(0);
@@ -462,7 +462,7 @@ int tercio__interrupt_signal(void)
     return SIGRTMIN + 8;
 }
 
-_Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
+_Noreturn void tercio__worker_process(int file_fd, int caller_bell, int supervisor_bell, uint32_t index,
                                       const tercio_host *host, void *host_user, int parent_pid, bool lasting, int line,
                                       const int *descriptors, size_t n_descriptors)
 {
@@ -471,7 +471,7 @@ _Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_b
                                   .n_descriptors = n_descriptors,
                                   .host_user = host_user,
                                   .caller_bell = caller_bell,
-                                  .keeper_bell = keeper_bell,
+                                  .supervisor_bell = supervisor_bell,
                                   .parent_pid = parent_pid,
                                   .process = true};
     void *memory;

@@ -18,7 +18,7 @@ typedef struct {
     const tercio_host *host;
     void *host_user;
     tercio_method method;
-    int caller_bell, keeper_bell;
+    int caller_bell, supervisor_bell;
     int parent_pid;
     const int *descriptors; /* tercio_call_descriptor */
     size_t n_descriptors;
@@ -28,7 +28,7 @@ typedef struct {
 /* A worker's whole life, from the gate to its goodbye. The process, or thread, ends after it. */
 void tercio__worker_live(const tercio__worker_start *);
 /* Maps page and channel, and lives. For processes: never returns. `descriptors` stay the caller's. */
-_Noreturn void tercio__worker_process(int file_fd, int caller_bell, int keeper_bell, uint32_t index,
+_Noreturn void tercio__worker_process(int file_fd, int caller_bell, int supervisor_bell, uint32_t index,
                                       const tercio_host *, void *host_user, int parent_pid, bool lasting, int line,
                                       const int *descriptors, size_t n_descriptors);
 /* The signal that interrupts what a worker runs. */

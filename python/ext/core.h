@@ -168,27 +168,27 @@ struct pool_object {
     double grace, init_timeout, exit_timeout;
     size_t max_pending; /* tasks applied and not finished; 0: the engine's default */
     bool daemon, observe;
-    size_t n_left;          /* threads that could not be ended */
-    PyObject *main;         /* what results mean by __mp_main__; NULL: fresh workers have no part in it */
-    bool opened;            /* what is registered from here on isn't inherited by fork */
-    bool closing;           /* no engine call may be begun any more */
-    bool finished;          /* all work is done and the workers are gone: whoever else waits for that has it, too */
-    bool close_later;       /* asked for in the supervisor's thread: whoever comes next does it */
-    unsigned long keeper;   /* the supervisor's thread while it is in async_notify; else 0 */
-    CallObject *first_call; /* strong, may be NULL: workers inherit it */
-    PyObject *shared;       /* strong, may be NULL */
-    PyObject *server;       /* strong, may be NULL: keeps the forkserver open */
-    PyObject *cpu_ids;      /* tuple of tuples, or NULL */
-    char **argv;            /* of workers; the engine borrows it for replacements */
-    PyObject *argv_bytes;   /* what argv points to */
-    tercio_bytes pipe[2];   /* around the argument, where workers find it in a pipe */
-    PyObject *pipe_bytes;   /* a tuple of bytes, what pipe points to; NULL: there is none */
-    PyObject *last_stats;   /* of a pool that was finished; may be NULL */
-    PyObject *exit_results; /* list */
-    PyObject *exit_error;   /* the first exception of an exit function, or NULL */
-    RunObject *runs;        /* open maps, linked, borrowed: each takes itself out */
-    apply_run *applies;     /* owned */
-    encoder *spare;         /* for apply; taken out while it is used */
+    size_t n_left;            /* threads that could not be ended */
+    PyObject *main;           /* what results mean by __mp_main__; NULL: fresh workers have no part in it */
+    bool opened;              /* what is registered from here on isn't inherited by fork */
+    bool closing;             /* no engine call may be begun any more */
+    bool finished;            /* all work is done and the workers are gone: whoever else waits for that has it, too */
+    bool close_later;         /* asked for in the supervisor's thread: whoever comes next does it */
+    unsigned long supervisor; /* the supervisor's thread while it is in async_notify; else 0 */
+    CallObject *first_call;   /* strong, may be NULL: workers inherit it */
+    PyObject *shared;         /* strong, may be NULL */
+    PyObject *server;         /* strong, may be NULL: keeps the forkserver open */
+    PyObject *cpu_ids;        /* tuple of tuples, or NULL */
+    char **argv;              /* of workers; the engine borrows it for replacements */
+    PyObject *argv_bytes;     /* what argv points to */
+    tercio_bytes pipe[2];     /* around the argument, where workers find it in a pipe */
+    PyObject *pipe_bytes;     /* a tuple of bytes, what pipe points to; NULL: there is none */
+    PyObject *last_stats;     /* of a pool that was finished; may be NULL */
+    PyObject *exit_results;   /* list */
+    PyObject *exit_error;     /* the first exception of an exit function, or NULL */
+    RunObject *runs;          /* open maps, linked, borrowed: each takes itself out */
+    apply_run *applies;       /* owned */
+    encoder *spare;           /* for apply; taken out while it is used */
     async_slot *slots;
     uint32_t n_slots, free_slot;
     size_t n_pending;

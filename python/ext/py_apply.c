@@ -72,7 +72,7 @@ static void give_encoder(PoolObject *pool, encoder *e)
 static bool may_wait(PoolObject *pool)
 {
     unsigned long me = PyThread_get_thread_ident();
-    if (pool->keeper == me || worker_is_of(pool->env.st, pool))
+    if (pool->supervisor == me || worker_is_of(pool->env.st, pool))
         return false;
     for (apply_run *at = pool->applies; at != NULL; at = at->next)
         if (at->pumper == me)

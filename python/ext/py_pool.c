@@ -232,7 +232,7 @@ void pool_close(PoolObject *self)
 {
     if (self->engine == NULL)
         return;
-    if (self->keeper == PyThread_get_thread_ident() && !pool_is_foreign(self)) {
+    if (self->supervisor == PyThread_get_thread_ident() && !pool_is_foreign(self)) {
         self->close_later = true;
         return;
     }

@@ -386,7 +386,7 @@ int async_wait_idle(PoolObject *pool)
 void async_notify(PoolObject *pool)
 {
     Py_INCREF(pool);
-    pool->keeper = PyThread_get_thread_ident();
+    pool->supervisor = PyThread_get_thread_ident();
     for (apply_run *at = pool->applies; at != NULL && !pool->closing; at = at->next) {
         if (at->pumper != 0) {
             /* In the engine it finds them itself. In a callback it may stay for long: it completes them later. */
@@ -399,12 +399,12 @@ void async_notify(PoolObject *pool)
             }
             continue;
         }
-        at->pumper = pool->keeper;
+        at->pumper = pool->supervisor;
         if (deliver(pool, at) < 0)
             fail_pending(pool, at);
         leave_pump(at);
     }
-    pool->keeper = 0;
+    pool->supervisor = 0;
     Py_DECREF(pool); /* the last one, perhaps: see pool_finalize */
 }
 

@@ -63,7 +63,7 @@ static void test_returned_is_reclaimed(bool heap)
     assert_int_equal(in_use(&bed), one);
     assert_int_equal(put(&bed, 3, 50000, TERCIO__BLOCK_LENT, &third), 0);
     if (!heap)
-        assert_int_equal(third.offset, second.offset); /* warm memory comes first */
+        assert_int_equal(third.offset, second.offset); /* committed memory comes first */
     assert_true(holds(kept.data, 1, 50000));
     tercio__view_close(&kept);
     tercio__block_return(bed.file, &third);
@@ -104,9 +104,9 @@ static void test_held_waits_for_its_owner(void **state)
         assert_int_equal(put(&bed, 2, 5000, TERCIO__BLOCK_HELD, &other), 0);
         tercio__arena_unhold(bed.arena, &block, 7);
         tercio__arena_unhold(bed.arena, &other, 8);
-        tercio__arena_bury(bed.arena, 7); /* what was lent to the dead goes, and nothing else */
+        tercio__arena_reap(bed.arena, 7); /* what was lent to the dead goes, and nothing else */
         assert_true(holds(tercio__arena_data(bed.arena, &other), 2, 5000));
-        tercio__arena_bury(bed.arena, 8);
+        tercio__arena_reap(bed.arena, 8);
         assert_int_equal(in_use(&bed), 0);
         unmake(&bed);
     }

@@ -5,7 +5,7 @@ static tercio__exit end_of(int handle, int pid)
 {
     tercio__exit how;
     assert_int_equal(tercio__bells_wait(&handle, 1, tercio__deadline(patience), NULL), 1);
-    assert_int_equal(tercio__process_collect(handle, pid, &how), 0);
+    assert_int_equal(tercio__process_reap(handle, pid, &how), 0);
     close(handle);
     return how;
 }
@@ -168,7 +168,7 @@ static void test_signals_by_handle(void **state)
     tercio__exit how;
     int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, &handle);
     assert_true(pid > 0);
-    assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
+    assert_int_equal(tercio__process_reap(handle, pid, &how), TERCIO_EAGAIN);
     assert_int_equal(tercio__process_signal(handle, pid, 0), 0);
     assert_int_equal(tercio__process_signal(handle, pid, SIGTERM), 0);
     int again = dup(handle);
@@ -179,7 +179,7 @@ static void test_signals_by_handle(void **state)
     pid = spawn(ARGV("sleep", "1000"), NULL, 0, &handle);
     assert_int_equal(getpgid(pid), getpgrp());
     tercio__process_kill_group(pid); /* leads none: nothing happens, above all not to us */
-    assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
+    assert_int_equal(tercio__process_reap(handle, pid, &how), TERCIO_EAGAIN);
     assert_int_equal(tercio__process_signal(handle, pid, SIGKILL), 0);
     assert_int_equal(end_of(handle, pid).signal, SIGKILL);
 }
@@ -282,7 +282,7 @@ static void test_collected_by_another(void **state)
     assert_int_equal(how.code, -1);
     assert_int_equal(how.signal, remembered ? SIGKILL : 0);
     int handle, pid = spawn(ARGV("sleep", "1000"), NULL, 0, &handle);
-    assert_int_equal(tercio__process_collect(handle, pid, &how), TERCIO_EAGAIN);
+    assert_int_equal(tercio__process_reap(handle, pid, &how), TERCIO_EAGAIN);
     tercio__process_signal(handle, pid, SIGKILL);
     (void)end_of(handle, pid);
     int none;
@@ -299,7 +299,7 @@ static void test_collected_by_another(void **state)
     assert_int_equal(how.code, remembered ? 5 : -1);
     assert_int_equal(tercio__process_handle(INT32_MAX), TERCIO_ESYSTEM);
     handle = tercio__process_handle(getppid()); /* another's child, and alive */
-    assert_int_equal(tercio__process_collect(handle, getppid(), &how), TERCIO_EAGAIN);
+    assert_int_equal(tercio__process_reap(handle, getppid(), &how), TERCIO_EAGAIN);
     close(handle);
 }
 

@@ -21,24 +21,24 @@ int tercio__bell_create(void)
 
 bool tercio__bell_ring(int fd)
 {
-    int kept = errno;
+    int saved_errno = errno;
     uint64_t one = 1;
     ssize_t n;
     while ((n = write(fd, &one, sizeof one)) < 0 && errno == EINTR)
         ;
     /* EAGAIN means that the counter is full: it is readable, which is all that a ring says. */
     bool rung = n == (ssize_t)sizeof one || (n < 0 && errno == EAGAIN);
-    errno = kept;
+    errno = saved_errno;
     return rung;
 }
 
 void tercio__bell_clear(int fd)
 {
-    int kept = errno;
+    int saved_errno = errno;
     uint64_t count;
     while (read(fd, &count, sizeof count) < 0 && errno == EINTR)
         ;
-    errno = kept;
+    errno = saved_errno;
 }
 
 int tercio__bells_wait(const int *fds, size_t n, uint64_t deadline, const sigset_t *sigmask)

@@ -117,7 +117,7 @@ static bool kill_if_it_belongs(hunt *h, int pid)
 void tercio__family_kill(uint64_t family, int pid)
 {
     hunt h = {.family = family, .groups = {getpgid(pid), getpgrp()}};
-    int kept = errno;
+    int saved_errno = errno;
     DIR *all = add(&h, pid) ? opendir("/proc") : NULL;
     for (bool found = all != NULL; found;) {
         found = false;
@@ -128,5 +128,5 @@ void tercio__family_kill(uint64_t family, int pid)
     if (all)
         closedir(all);
     free(h.pids);
-    errno = kept;
+    errno = saved_errno;
 }

@@ -78,7 +78,7 @@ bool tercio__process_is_dead(int handle, int pid)
     return poll(&polled, 1, 0) > 0 && (polled.revents & (POLLIN | POLLHUP));
 }
 
-int tercio__process_collect(int handle, int pid, tercio__exit *exit)
+int tercio__process_reap(int handle, int pid, tercio__exit *exit)
 {
     siginfo_t info;
     struct rusage usage;
@@ -115,11 +115,11 @@ int tercio__process_collect(int handle, int pid, tercio__exit *exit)
 
 void tercio__process_end(int pid)
 {
-    int kept = errno;
+    int saved_errno = errno;
     (void)kill(pid, SIGKILL);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
-    errno = kept;
+    errno = saved_errno;
 }
 
 bool tercio__process_failed(int handle, int pid)
@@ -152,11 +152,11 @@ void tercio__join_group_of(int pid)
 
 void tercio__process_kill_group(int pid)
 {
-    int kept = errno;
+    int saved_errno = errno;
     /* One that never became a leader has no group of its own, and must not take ours along. */
     if (pid > 1 && getpgid(pid) == pid && pid != getpgrp())
         (void)kill(-pid, SIGKILL);
-    errno = kept;
+    errno = saved_errno;
 }
 
 /* ---- The parent's death ---------------------------------------------------------------------------------------- */
@@ -182,11 +182,11 @@ bool tercio__is_main_thread(void)
 /* The kernel sends this when the thread that forked us ends, be it alone or with its whole process. */
 static void on_parent_signal(int signal)
 {
-    int kept = errno;
+    int saved_errno = errno;
     if (tercio__parent_gone((int)watched_parent))
         _exit(1);
     (void)prctl(PR_SET_PDEATHSIG, (unsigned long)signal, 0, 0, 0);
-    errno = kept;
+    errno = saved_errno;
 }
 
 int tercio__lifeline(int ends[2])

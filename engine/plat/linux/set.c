@@ -26,10 +26,10 @@ int tercio__set_add(int set, int fd, uint64_t token)
 
 void tercio__set_remove(int set, int fd)
 {
-    int kept = errno;
+    int saved_errno = errno;
     struct epoll_event unused = {0};
     (void)epoll_ctl(set, EPOLL_CTL_DEL, fd, &unused);
-    errno = kept;
+    errno = saved_errno;
 }
 
 int tercio__set_wait(int set, uint64_t *tokens, int n, uint64_t deadline)

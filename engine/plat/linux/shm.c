@@ -144,11 +144,11 @@ int tercio__shm_write(int fd, uint64_t offset, const void *data, size_t size)
 
 void tercio__shm_punch(int fd, uint64_t offset, uint64_t size)
 {
-    int kept = errno;
+    int saved_errno = errno;
     while (size && fallocate(fd, fallocate_punch_hole | fallocate_keep_size, (off_t)offset, (off_t)size) &&
            errno == EINTR)
         ;
-    errno = kept;
+    errno = saved_errno;
 }
 
 int tercio__shm_map(int fd, uint64_t offset, size_t size, int how, void **address)
@@ -163,9 +163,9 @@ int tercio__shm_map(int fd, uint64_t offset, size_t size, int how, void **addres
         return failed();
     if (how == TERCIO__MAP_SHARED) {
         if (madvise(memory, size, MADV_DONTFORK)) {
-            int kept = errno;
+            int saved_errno = errno;
             munmap(memory, size);
-            errno = kept;
+            errno = saved_errno;
             return failed();
         }
         (void)madvise(memory, size, MADV_DONTDUMP); /* a refusal costs disk after a crash, nothing else */
@@ -176,10 +176,10 @@ int tercio__shm_map(int fd, uint64_t offset, size_t size, int how, void **addres
 
 void tercio__shm_unmap(void *address, size_t size)
 {
-    int kept = errno;
+    int saved_errno = errno;
     if (address && size)
         munmap(address, size);
-    errno = kept;
+    errno = saved_errno;
 }
 
 size_t tercio__page_size(void)

@@ -17,16 +17,16 @@
 
 void tercio__word_wait(_Atomic uint32_t *word, uint32_t seen, uint64_t deadline)
 {
-    int kept = errno;
+    int saved_errno = errno;
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
     /* The bitset call, because its time is a point on the monotonic clock and so survives being called again. */
     (void)syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen, deadline ? &until : NULL, NULL, FUTEX_BITSET_MATCH_ANY);
-    errno = kept;
+    errno = saved_errno;
 }
 
 void tercio__word_wake(_Atomic uint32_t *word)
 {
-    int kept = errno;
+    int saved_errno = errno;
     (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-    errno = kept;
+    errno = saved_errno;
 }

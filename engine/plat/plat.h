@@ -134,7 +134,7 @@ size_t tercio__main_stack(void);
 /* True when the process that is our parent now isn't `parent` any more. */
 bool tercio__parent_gone(int parent);
 
-/* Number of threads of this process, without those of this layer; 0: unknown. */
+/* Number of threads of this process, without those of this layer, nor those that were joined; 0: unknown. */
 int tercio__count_threads(void);
 int tercio__pin_thread(const int *cpus, size_t n);
 unsigned tercio__cpus_usable(void);

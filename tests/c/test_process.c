@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "plat_bed.h"
 
+#include <dirent.h>
+
 static tercio__exit end_of(int handle, int pid)
 {
     tercio__exit how;
@@ -347,17 +349,29 @@ static void *fork_in_thread(void *argument)
     return NULL;
 }
 
+/* Those included that were joined, and are not gone yet. */
+static size_t count_listed_threads(void)
+{
+    DIR *folder = opendir("/proc/self/task");
+    size_t n = 0;
+    while (folder && readdir(folder))
+        n++;
+    if (folder)
+        closedir(folder);
+    return n;
+}
+
 /* The child: has a grandchild, and waits to be killed. */
 static void middle(struct scene *scene, bool busy, bool in_thread)
 {
     alarm(60);
     scene->parent = getpid();
     if (in_thread) {
-        int threads = tercio__count_threads();
+        size_t threads = count_listed_threads();
         pthread_t thread;
         pthread_create(&thread, NULL, fork_in_thread, scene);
         pthread_join(thread, NULL);
-        while (tercio__count_threads() > threads) /* joined is a little before gone, and gone is when it signals */
+        while (count_listed_threads() > threads) /* joined is a little before gone, and gone is when it signals */
             tercio__yield();
         char byte = '!';
         if (write(scene->talk[1], &byte, 1) != 1)

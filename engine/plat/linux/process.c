@@ -3,6 +3,7 @@
  * Processes by handle: a pidfd names the process it was made for and no later one of the same number. Where there are
  * none the handle is watch.c's, and the number is used; it is the child's own as long as we haven't collected it.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -246,12 +247,12 @@ int tercio__die_with_parent(int parent, bool lasting, int line)
 
 /* ---- This process ---------------------------------------------------------------------------------------------- */
 
-int tercio__count_threads(void)
+/* Field number `field` of a stat file, from 3 on. Returns: -1 where it can't be read. */
+static long field_of_stat(const char *path, int field)
 {
-    int watchers = tercio__watchers();
-    int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
+        return -1;
     char text[1024];
     ssize_t n;
     do
@@ -259,15 +260,43 @@ int tercio__count_threads(void)
     while (n < 0 && errno == EINTR);
     close(fd);
     if (n <= 0)
-        return 0;
+        return -1;
     text[n] = 0;
     /* The second field is the program's name in parentheses, and may hold anything, parentheses too. */
     char *at = strrchr(text, ')');
-    for (int field = 2; at && field < 20; field++)
+    for (int i = 2; at && i < field; i++)
         at = strchr(at + 1, ' ');
-    long threads = at ? strtol(at, NULL, 10) : 0;
+    return at ? strtol(at, NULL, 10) : -1;
+}
+
+/* Not those that have but their last instructions in the kernel before them: one that was joined is listed for a moment
+ * yet. Returns: 0 where that can't be told. */
+static int count_living_threads(void)
+{
+    enum { FLAGS = 9, EXITING = 4 /* PF_EXITING, set before pthread_join returns */ };
+    DIR *folder = opendir("/proc/self/task");
+    int n = 0;
+    for (const struct dirent *task; folder && (task = readdir(folder)) != NULL;) {
+        char path[sizeof "/proc/self/task//stat" + sizeof task->d_name];
+        (void)snprintf(path, sizeof path, "/proc/self/task/%s/stat", task->d_name);
+        long flags = task->d_name[0] == '.' ? -1 : field_of_stat(path, FLAGS);
+        n += flags >= 0 && !(flags & EXITING);
+    }
+    if (folder)
+        closedir(folder);
+    return n;
+}
+
+int tercio__count_threads(void)
+{
+    enum { THREADS = 20 };
+    int watchers = tercio__watchers();
+    long threads = field_of_stat("/proc/self/stat", THREADS);
     if (threads <= 0 || threads > INT32_MAX)
         return 0;
+    int living = threads - watchers > 1 ? count_living_threads() : 0;
+    if (living > 0)
+        threads = living;
     return threads > watchers ? (int)threads - watchers : 1;
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The points at which a process may be struck by a test: before and behind each store that another process, or what
- * is done after a death, goes by. `meson -Dfault_points=true` builds an engine that counts them and stops at the
- * n-th; in any other build they are nothing. tests/c/test_fault_points.c walks through them.
+ * Fault points, at which a test may kill or stop a process: they stand before and behind each store that another
+ * process relies on, or that the handling of a death relies on. `meson -Dfault_points=true` builds an engine that
+ * counts them and stops at the n-th; in any other build they are nothing. tests/c/test_fault_points.c walks through
+ * them.
  */
 #ifndef TERCIO_FAULT_H
 #define TERCIO_FAULT_H

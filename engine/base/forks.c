@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * The descriptors that pools of this process have for themselves. A worker that is forked inherits all of them, its own
- * pool's and the others', and has a use for three of its own pool's at most. The rest would not only lie about: a file's
- * memory stays as long as somebody has it open, and a lifeline whole (plat.h says what one is), so that two pools could
- * keep each other's workers alive when the parent is gone. So a forked worker closes them.
+ * The descriptors that the pools of this process own. A forked worker inherits those of all pools, and uses at most
+ * three, of its own pool. The others must not stay open: the memory of a file lives as long as any process has the
+ * file open, and a lifeline (plat.h) stays whole as long as any process has its end open, so two pools could keep
+ * each other's workers alive after the parent is gone. So a forked worker closes them.
  *
- * A number that was closed in a worker, or in a child that the application forked, may be another descriptor's there. Copies
- * of the parent's pools, runs and servers know their process by their fork generation, and close in a child just what is
- * certainly the parent's: a descriptor whose open file has the mark of pools, and which this process has not made itself.
+ * In a worker, or in a child that the application forked, a number may have been closed and reused for another
+ * descriptor. The copies of the parent's pools, runs and servers are identified by their fork generation, and close
+ * in a child only what is certainly the parent's: a descriptor whose open file has the mark of pools, and which this
+ * process didn't make.
  */
 #include "base/forks.h"
 

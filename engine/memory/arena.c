@@ -2,8 +2,9 @@
  *
  * The owner's side of the arenas: blocks, and who has them. The pages that they lie in are segment.c's.
  *
- * A page is committed when it has memory. Decommitted ones are written through the file, where a lack of memory is an error and
- * not a signal (and where a first touch is cheaper, too); committed ones are stored to.
+ * A page is committed when it has memory. Decommitted pages are written through the file, so that a lack of memory is
+ * an error and not a signal (a first touch is cheaper that way, too); committed pages are written through the
+ * mapping.
  */
 #include "memory/arena.h"
 

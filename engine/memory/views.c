@@ -6,7 +6,7 @@
  *
  *     the object       counted by `refs`: the pool, its arenas and every view hold one
  *     the descriptor   counted by `uses`: one for the pool (given up by retire), one for each arena, one for as long
- *                      as a call is using it. Who brings it to 0 closes it, so no store can go to a stranger's file
+ *                      as a call is using it. The call that brings it to 0 closes it, so no write reaches another file
  *     the memory       by mappings: a view needs neither of the two to be read
  *
  * After a fork the child may use the object (a forked worker does), but never its lock, which may have been held by

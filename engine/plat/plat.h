@@ -86,7 +86,7 @@ typedef struct {
 /* A handle on a child of this process, which stays valid (readable at death) whoever reaps it. Returns: descriptor.
  * Where handles are poor (an old kernel, a sandbox) its number is needed beside it. */
 int tercio__process_handle(int pid);
-/* How a dead child ended; collects it. Never blocks. Returns: 0; TERCIO_EAGAIN while it lives. */
+/* How a dead child ended; reaps it. Never blocks. Returns: 0; TERCIO_EAGAIN while it lives. */
 int tercio__process_reap(int handle, int pid, tercio__exit *);
 /* Sends a signal through the handle, never to a stranger. Returns: 0; TERCIO_EINVAL when it is gone. */
 int tercio__process_signal(int handle, int pid, int signal);
@@ -100,14 +100,14 @@ bool tercio__family_join(uint64_t family);
 void tercio__family_kill(uint64_t family, int worker);
 /* Puts this process into the process group of another one, where that may be. */
 void tercio__join_group_of(int pid);
-/* Kills the process group that the process leads. Only while it is not collected yet. */
+/* Kills the process group that the process leads. Only while it is not reaped yet. */
 void tercio__process_kill_group(int pid);
 
-/* Kills a child that is not collected yet and that there is no handle of, and waits for its end, which nothing may hold
+/* Kills a child that is not reaped yet and that there is no handle of, and waits for its end, which nothing may hold
  * up. errno is kept. */
 void tercio__process_end(int pid);
 
-/* True when a child that is dead, but not collected yet, was killed or ended with a code other than 0. */
+/* True when a child that is dead, but not reaped yet, was killed or ended with a code other than 0. */
 bool tercio__process_failed(int handle, int pid);
 
 /* How many processes of this process's own control group the kernel has killed for want of memory so far. Returns: 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * From the workers' rings to the inboxes of runs. Whoever waits for results does this, in its own thread; when
- * nobody does, the supervisor.
+ * Moves answers from the workers' rings to the inboxes of runs. A caller that waits for results does this in its own
+ * thread; while no caller waits, the supervisor does.
  */
 #include "pool/collect.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * When a task's time is over, and what follows: limits of items, of init and exit functions, of the end of a process, and the
- * grace after an interruption. The supervisor asks here how long it may sleep.
+ * Decides when a time limit has passed: of an item, of an init or exit function, of the end of a process, or of the
+ * grace after an interruption. When one has passed, this code interrupts or kills the worker. The supervisor asks
+ * here how long it may sleep.
  */
 #ifndef TERCIO_POOL_DEADLINES_H
 #define TERCIO_POOL_DEADLINES_H

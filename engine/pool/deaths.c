@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * A worker is gone: what it has said is heard to its end, the item that it ran is answered or tried again, what it had
- * not begun goes to the next, its counters and its memory are kept as long as somebody needs them.
+ * What follows the death of a worker. Its answers are read to the end. The item that it ran is answered or retried,
+ * and the items that it had not begun go to another worker. Its counters and its memory are kept as long as anything
+ * needs them.
  */
 #include "pool/deaths.h"
 
@@ -59,7 +60,7 @@ void tercio__note_memory_kills(tercio_pool *pool)
     pool->all_killed = LOAD(n_killed, relaxed);
 }
 
-/* Those of the pool that have died and aren't collected yet: one of them may be what the kernel counted. */
+/* Those of the pool that have died and aren't reaped yet: one of them may be what the kernel counted. */
 static uint64_t count_dying(const tercio_pool *pool)
 {
     uint64_t n = 0;

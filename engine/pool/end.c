@@ -148,7 +148,7 @@ int tercio_finish(tercio_pool *pool, double timeout, void (*on_exit)(void *user,
     return tercio_finish_masked(pool, timeout, NULL, on_exit, user);
 }
 
-/* The program has closed the set, and perhaps the handles. A child that isn't collected yet keeps its number, so a new
+/* The program has closed the set, and perhaps the handles. A child that isn't reaped yet keeps its number, so a new
  * handle is of that child; what is no child of ours is a server's, which ends with its socket. Under the lock. */
 static void end_unheard(tercio_pool *pool)
 {
@@ -172,7 +172,7 @@ static void end_unheard(tercio_pool *pool)
     }
 }
 
-/* The supervisor is gone: this thread collects the workers. */
+/* The supervisor is gone: this thread reaps the workers. */
 static void end_workers(tercio_pool *pool)
 {
     double grace = pool->options.grace > 0 ? pool->options.grace : 1.0;

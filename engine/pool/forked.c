@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * What a child that the application forks has of the pools of its parent: copies, whose threads it lacks and whose
- * processes and bells are the parent's. tercio_close frees them there.
+ * Pools in a child that the application forks. The child has copies of its parent's pools. It lacks their threads,
+ * and their processes and bells belong to the parent. tercio_close frees the copies there.
  *
- * A copy that another thread was changing during the fork is torn: its lists can't be walked. No look at its lock in the
- * child would tell, since fork copies the pages one after the other. So the thread that forks takes the lock of each pool
- * before, where it is free, and the copy is whole. It never waits for one, because a fork may come from anywhere, also from
- * a signal handler that has interrupted the lock's holder. Of a torn copy the child frees what stays in its place from the
- * pool's beginning to its end, and the rest stays.
+ * A copy is torn if another thread was changing the pool during the fork: its lists can't be walked. The state of the
+ * lock in the child doesn't show that, since fork copies the pages one after the other. So before the fork, the
+ * thread that forks takes the lock of each pool, if it is free; the copy of that pool is whole. It never waits for a
+ * lock, because a fork may come from anywhere, also from a signal handler that has interrupted the lock's holder. Of
+ * a torn copy the child frees only what doesn't move between the pool's opening and its end; the rest is leaked.
  */
 #include "pool/forked.h"
 

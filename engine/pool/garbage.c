@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Messages and answers that nobody will read. Under threading the host made them of objects, which it has to drop; it is
- * called without the lock, so they are collected here until the lock is free.
+ * called without the lock, so they are queued here until the lock is free.
  */
 #include "pool/garbage.h"
 

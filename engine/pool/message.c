@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What is owed for one message: its large parts on their way down, its place in the counters, an answer for each of its
- * items, and the blocks of the answers on their way up. dispatch.c chooses the worker, pending.c holds what none can take.
+ * The accounting of one message: its large parts on their way down, its place in the counters, an answer for each of
+ * its items, and the blocks of the answers on their way up. dispatch.c chooses the worker; pending.c holds messages
+ * that no worker can take.
  */
 #include "pool/message.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which callers, and whether the host, are to be told after answers came.
+ * Decides which callers, and whether the host, are notified after answers arrive.
  */
 #ifndef TERCIO_POOL_NOTIFY_H
 #define TERCIO_POOL_NOTIFY_H

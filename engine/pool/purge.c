@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * How shared memory is given back. What was used lately is kept while large things move, and given back after a second in
- * which none did, by the parent and, when they are asked to, by its workers. The memory of dead workers goes as soon as no
- * result lies there.
+ * Returns shared memory to the system. Pages that were used lately stay committed while large payloads move, and are
+ * decommitted after a second in which none moved: the parent decommits its own, and asks its workers to decommit
+ * theirs. The memory of dead workers is discarded as soon as no result is in it.
  */
 #include "pool/purge.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Counters and times of the workers, for people: tercio_get_stats, tercio_get_longest, tercio_worker_pids. What a worker that
- * is gone had counted goes on with its successor.
+ * Counters and times of the workers, for people: tercio_get_stats, tercio_get_longest, tercio_worker_pids. A replacement
+ * continues the counters of the worker before it.
  */
 #ifndef TERCIO_POOL_STATS_H
 #define TERCIO_POOL_STATS_H

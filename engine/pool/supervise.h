@@ -9,7 +9,7 @@
 
 #include "tercio.h"
 
-/* Before the first worker: who collects those that began, when another one couldn't, hears of their ends here. */
+/* Before the first worker: if a later worker can't start, the ends of those that did are noticed here. */
 int tercio__supervisor_watch(tercio_pool *);
 int tercio__supervisor_start(tercio_pool *);
 /* The supervisor does nothing any more, but its thread stays: workers that it forked end with it. */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Waiting, in the parent. At most one caller sleeps on the pool's caller bell, which workers ring; it leads
- * (leaders and followers): it reads for all. Followers sleep on bells of their own runs, which the leader rings. A caller that
- * leaves while there is no leader wakes a follower, which takes that place. Deaths, deadlines and work that no caller looks after are the supervisor's (supervise.c).
+ * Waiting, in the parent: the leader/followers pattern. At most one caller, the leader, sleeps on the pool's caller
+ * bell, which workers ring; it reads the answers of all runs. The other callers, the followers, sleep on bells of
+ * their own, which the leader rings. A caller that leaves while there is no leader wakes a follower, and that
+ * follower becomes the leader. The supervisor (supervise.c) handles deaths, deadlines, and work that no caller
+ * attends to.
  */
 #include "pool/wait.h"
 

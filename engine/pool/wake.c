@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Waking workers. To wake one costs more than a quick task does, and where there are more workers than CPUs it makes
- * nothing faster: those that are awake have work. So while quick messages are pushed one after another
- * (tercio_message.more), as many workers are kept awake as there are CPUs beside the caller's own, and the others are
- * woken when it stops: each of them finds several messages then. The messages lie in the rings all the same, so whoever
- * dies meanwhile leaves nothing behind that deaths.c doesn't look after. Whatever the caller does instead of saying that it
- * stops, the supervisor wakes them after 20 ms.
+ * Waking workers. A wake costs more than a quick task, and where there are more workers than CPUs it gains nothing,
+ * since the workers that are awake have work. So while quick messages are pushed one after another
+ * (tercio_message.more), the pool keeps as many workers awake as there are CPUs beside the caller's own: the hot
+ * workers. The wakes of the other workers are deferred until the caller stops pushing, and each of them then finds
+ * several messages. The messages are already in the rings, so deaths.c handles a death in the meantime like any
+ * other. If the caller doesn't say that it has stopped, the supervisor makes up for the deferred wakes after 20 ms.
  */
 #include "pool/wake.h"
 

@@ -10,9 +10,9 @@
  *     host->after_fork(in_child)             the host's own repairs (an interpreter's, say)
  *     tercio__worker_process                 maps its channel; from there on it is a worker like any other
  *
- * All signals are blocked until the worker has its own handlers; the host's repairs run with the worker's mask. No lock of the engine is used there: the pool's
- * lock may have been held by a thread that the child doesn't have. The parent's mappings of channels and arenas are
- * not inherited; the child maps its own channel anew.
+ * All signals are blocked until the worker has its own handlers; the host's repairs run with the worker's mask. The
+ * child takes no lock of the engine here, since a thread that the child doesn't have may have held the pool's lock at
+ * the fork. The parent's mappings of channels and arenas are not inherited; the child maps its own channel anew.
  */
 #include <errno.h>
 #include <pthread.h>

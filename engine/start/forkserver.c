@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * forkserver, the pool's end: a clean process (server.c), started like spawn, forks workers when it is asked to.
- * Each pool has a connection of its own to the server; the answers on it are read by whoever starts workers, and
- * those are never two at a time.
+ * forkserver, the pool's end: a clean process (server.c), started like spawn, forks workers on request. Each pool has
+ * its own connection to the server. The thread that starts workers reads the answers on it, and there is never more
+ * than one such thread at a time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -339,7 +339,7 @@ static int reap(tercio__worker *worker, tercio__exit *how)
         return 0;
     }
     if (!c->gone)
-        return TERCIO_EAGAIN; /* the server will tell, once it has collected it */
+        return TERCIO_EAGAIN; /* the server will tell, once it has reaped it */
     if (tercio__bells_wait(&worker->handle, 1, 1, NULL) != 1)
         return TERCIO_EAGAIN;
     *how = (tercio__exit){.code = -1};

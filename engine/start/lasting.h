@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A process that a thread starts may be told to end with that thread. This says whether the calling thread lasts as long as
- * the pool: the main thread does, and so does the supervisor.
+ * The kernel may be asked to end a process together with the thread that started it. This tells whether the calling
+ * thread lasts as long as the pool: the main thread does, and so does the supervisor.
  */
 #ifndef TERCIO_START_LASTING_H
 #define TERCIO_START_LASTING_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * forkserver, the server's end: one process, one thread, that forks workers for the pools which are connected to it,
- * collects them, and reports how they ended. It runs nothing of the user's but what was preloaded; it ends with its
- * parent, and its workers end with it.
+ * forkserver, the server's end: a process with one thread, which forks workers for the pools that are connected to
+ * it, reaps them, and reports how they ended. It runs no code of the user's except what was preloaded. It ends with
+ * its parent, and its workers end with it.
  */
 #include "start/server.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * spawn: a worker is a fresh image, of this program or of the command that the host names. It inherits three
- * descriptors: the pool's memory and the two bells that it rings; and the lifeline, where a thread starts it that may
- * end before its process.
+ * spawn: a worker is a fresh process image, of this program or of the command that the host names. It inherits three
+ * descriptors: the pool's memory and the two bells that it rings. If the thread that starts it may end before the
+ * process does, the worker inherits the lifeline too.
  */
 #include <errno.h>
 #include <signal.h>

@@ -67,6 +67,16 @@ static void after_fork(void)
     pthread_mutex_unlock(&list_lock);
 }
 
+/* The records of callers that wait lie on the stacks of threads which the child lacks, and which its own threads will get:
+ * this is the last time to look at them. */
+static void forget_waiters(tercio_pool *pool)
+{
+    for (const tercio__pool_waiter *waiter = pool->pool_waiters; waiter; waiter = waiter->next)
+        if (waiter->waits_on != pool->caller_bell)
+            tercio__owned_close(waiter->waits_on, pool->fork_generation);
+    pool->pool_waiters = NULL;
+}
+
 static void in_child(void)
 {
     if (!holds) {
@@ -79,6 +89,7 @@ static void in_child(void)
         if (!pool->is_held)
             continue;
         pool->is_whole = true;
+        forget_waiters(pool);
         for (tercio_run *run = pool->runs; run; run = run->next)
             run->is_whole = true;
         let_go(pool);
@@ -149,9 +160,6 @@ static void forget_messages(tercio_pool *pool)
 static void forget_lists(tercio_pool *pool)
 {
     forget_messages(pool);
-    for (const tercio__pool_waiter *waiter = pool->pool_waiters; waiter; waiter = waiter->next)
-        if (waiter->waits_on != pool->caller_bell)
-            tercio__owned_close(waiter->waits_on, pool->fork_generation);
     tercio__view_close(&pool->failure_view);
     if (pool->failure_taken)
         tercio__inbox_release(&pool->failures, &pool->failure_result);

@@ -413,12 +413,58 @@ static void forks_beside_callers(void **state)
     tercio_close(pool);
 }
 
+static void *finish(void *pool)
+{
+    return tercio_finish(pool, 0, NULL, NULL) == 0 ? NULL : pool;
+}
+
+static void *overwrite_a_stack(void *none)
+{
+    volatile char large[128 << 10];
+    for (size_t i = 0; i < sizeof large; i++)
+        large[i] = (char)0xa5;
+    return none;
+}
+
+/* What a caller that waits has written down lies on its stack, which a thread of the child gets. */
+static void forks_beside_one_that_waits(void **state)
+{
+    pthread_t thread;
+    signpost post;
+    tercio_run *run;
+    tercio_pool *pool = open_own(method_of(state), NULL, 0);
+    signpost_open(&post);
+    assert_int_equal(tercio_submit(pool, BLOCK, signpost_input(&post), NULL, &run), 0);
+    signpost_wait(&post, 1);
+    assert_int_equal(pthread_create(&thread, NULL, finish, pool), 0);
+    for (int i = 0; i < 20; i++) {
+        pid_t child = fork_a_child();
+        if (child == 0) {
+            pthread_t own;
+            CHECK(pthread_create(&own, NULL, overwrite_a_stack, NULL) == 0);
+            CHECK(pthread_join(own, NULL) == 0);
+            tercio_close(pool);
+            tercio_run_close(run);
+            _exit(0);
+        }
+        assert_int_equal(wait_status(child), 0);
+    }
+    assert_int_equal(tercio_cancel(run, 0), 0);
+    void *failed = NULL;
+    pthread_join(thread, &failed);
+    assert_null(failed);
+    tercio_run_close(run);
+    tercio_close(pool);
+    signpost_close(&post);
+}
+
 static const face_test tests[] = {
     FACE_TEST(a_copy_is_freed),
     FACE_TEST(in_a_grandchild),
     FACE_TEST(numbers_that_are_others_by_now),
     FACE_TEST(a_task_that_closes_its_workers_copy),
     FACE_TEST(forks_beside_callers),
+    FACE_TEST(forks_beside_one_that_waits),
 };
 
 int main(int argc, char **argv)

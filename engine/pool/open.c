@@ -141,7 +141,9 @@ static int place_preparation(tercio_pool *pool)
     tercio_block block;
     if (pool->options.n_prepare == 0)
         return 0;
+    tercio__lock(pool);
     int error = tercio__pack_pieces(pool, pool->options.prepare, pool->options.n_prepare, &block);
+    tercio__unlock(pool);
     if (error)
         return error;
     pool->page->prepare_offset = block.offset;

@@ -174,7 +174,8 @@ int tercio__receive(int fd, void *data, size_t size, int *fds, size_t *n_fds, bo
 /* Marks the open file behind a descriptor, for all of its descriptors in all processes. Returns: false where that can't be. */
 bool tercio__descriptor_mark(int fd);
 bool tercio__descriptor_is_marked(int fd); /* false, too, where it is closed */
-/* Two numbers that tell files, pipes and sockets apart that are open at the same time. Returns: false where it is closed. */
+/* Two numbers that name a pipe or a socket among those that are open at the same time. Returns: false for anything else, and
+ * where it is closed. */
 bool tercio__descriptor_identity(int fd, uint64_t identity[2]);
 
 /* Waits on many descriptors: the supervisor's set. */

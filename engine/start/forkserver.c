@@ -176,7 +176,7 @@ static int open_connection(tercio_pool *pool)
     }
     if ((result = wait_until_ready(server, pool->options.sigmask)) != 0)
         goto fail;
-    c->handle = tercio__owned(fcntl(server->handle, F_DUPFD_CLOEXEC, 0));
+    c->handle = tercio__owned(fcntl(server->handle, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
     result = c->handle < 0 ? TERCIO_ESYSTEM : tercio__pair(pair);
     if (result)
         goto fail;

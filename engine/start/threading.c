@@ -194,6 +194,8 @@ static void release(tercio__worker *worker)
 static void forget(tercio_pool *pool)
 {
     commons *c = pool->starter_data;
+    if (c == NULL)
+        return; /* another thread was closing the pool */
     for (unsigned i = 0; i < pool->n_workers && pool->is_whole; i++) {
         free(pool->workers[i].sender.map.words);
         free(pool->workers[i].starter_data);

@@ -35,6 +35,8 @@ bool tercio__descriptor_identity(int fd, uint64_t identity[2])
     struct stat about;
     bool is_open = fstat(fd, &about) == 0;
     errno = saved_errno;
+    if (is_open && !S_ISFIFO(about.st_mode) && !S_ISSOCK(about.st_mode))
+        is_open = false; /* event descriptors share one number, and a file that is opened again has the same */
     if (is_open) {
         identity[0] = (uint64_t)about.st_dev;
         identity[1] = (uint64_t)about.st_ino;

@@ -432,7 +432,7 @@ void async_pool_closes(PoolObject *pool, bool drain)
     }
     if (!drain) /* in a forked child: those who waited are not here */
         return;
-    error_raise(pool->env.st, NULL, TERCIO_ECLOSED);
+    PyErr_SetString(PyExc_RuntimeError, "Pool was terminated"); /* without staying here at the interpreter's end */
     fail_pending(pool, NULL);
     for (apply_run *at = pool->applies; at != NULL; at = at->next)
         for (waiter *w = at->waiters; w != NULL; w = w->next)

@@ -100,7 +100,11 @@ def stay_at_end() -> None:
     if _ending != os.getpid():
         return
     threading: Any = loaded("threading")
-    if threading is None or threading.current_thread().daemon:
+    if threading is None:
+        return
+    thread = threading.current_thread()
+    # Threads that others have made, in C say, look like daemon ones, but somebody may join them.
+    if thread.daemon and not isinstance(thread, threading._DummyThread):
         from tercio import _core
 
         _core.stay()

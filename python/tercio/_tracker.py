@@ -181,8 +181,9 @@ def _run(argv: list[str], fds: tuple[int, int]) -> None:
 
     # Until it has its handlers these must not end it. In a session of its own it is none of what a worker has started,
     # which goes with the worker when that is killed.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         process = subprocess.Popen(argv, pass_fds=fds, start_new_session=True)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

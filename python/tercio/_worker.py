@@ -456,7 +456,7 @@ class _Finder:
         if name not in self.names:
             return None
         for finder in sys.meta_path:
-            if finder is not self:
+            if not isinstance(finder, _Finder):
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
                     if spec.loader is not None:
@@ -470,7 +470,10 @@ class _Finder:
             return  # another finder has asked for it in between
         self.names.remove(name)
         if not self.names:
-            sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+            try:
+                sys.meta_path.remove(self)
+            except ValueError:
+                pass
         _DRESSERS[name](module)
 
 

@@ -73,7 +73,7 @@ if __name__ == "__main__":
     fillers = [os.dup(0) for _ in range(max(0, top - open_now))]  # no gaps, so that the limit counts
     failed = started = 0
     pool = WorkerPool(4, start_method=method)
-    for free in range(14) if method == "forkserver" else range(0, 40, 1 if method == "fork" else 3):
+    for free in range(24) if method == "forkserver" else range(0, 40, 1 if method == "fork" else 3):
         names = len(os.listdir("/proc/self/fd"))
         limit(resource.RLIMIT_NOFILE, max(map(int, os.listdir("/proc/self/fd"))) + free)
         try:

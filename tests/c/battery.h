@@ -14,7 +14,6 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -32,6 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "entries.h"
 #include "tercio.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -358,24 +358,13 @@ static inline tercio_bytes signpost_input(const signpost *post)
 
 /* ---- Leftovers ----------------------------------------------------------------------------------------------------- */
 
-static inline size_t count_entries(const char *path)
-{
-    DIR *folder = opendir(path);
-    size_t n = 0;
-    while (folder && readdir(folder))
-        n++;
-    if (folder)
-        closedir(folder);
-    return n;
-}
-
 static size_t descriptors_before, threads_before;
 
 static inline int before_each(void **state)
 {
     (void)state;
-    descriptors_before = count_entries("/proc/self/fd");
-    threads_before = count_entries("/proc/self/task");
+    descriptors_before = count_descriptors();
+    threads_before = count_listed_threads();
     new_ledger();
     alarm(BOUND_SECONDS);
     return 0;
@@ -390,13 +379,13 @@ static inline int after_each(void **state)
         print_error("a child process is left\n");
         exit(1);
     }
-    size_t threads = count_entries("/proc/self/task");
+    size_t threads = count_listed_threads();
     /* A thread that was joined may be listed for a moment yet: its last instructions are the kernel's. */
     for (uint64_t end = nanoseconds() + 2000000000u; threads > threads_before && nanoseconds() < end;) {
         sched_yield();
-        threads = count_entries("/proc/self/task");
+        threads = count_listed_threads();
     }
-    size_t descriptors = count_entries("/proc/self/fd"); /* the last thread of a pool closes some */
+    size_t descriptors = count_descriptors(); /* the last thread of a pool closes some */
     if (descriptors != descriptors_before) {
         print_error("%zu descriptors instead of %zu\n", descriptors, descriptors_before);
         left = true;

@@ -13,7 +13,6 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -27,6 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "entries.h"
 #include "tercio.h"
 
 enum { DOUBLE, FAIL_THIRDS, DIE, ECHO, COUNT, BLOCK, FLAKY, SHARED, WHERE, LARGE, STUCK, ODD, N_TASKS };
@@ -268,16 +268,6 @@ static inline tercio_pool *open_pool(void **state, unsigned n_workers)
         print_error("tercio_open: %s\n", tercio_error_text(error));
     assert_int_equal(error, 0);
     return pool;
-}
-
-static inline size_t count_descriptors(void)
-{
-    DIR *folder = opendir("/proc/self/fd");
-    size_t n = 0;
-    while (readdir(folder))
-        n++;
-    closedir(folder);
-    return n;
 }
 
 /* A fifo through which a task says that it runs. */

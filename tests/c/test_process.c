@@ -1,7 +1,9 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Processes by handle, as the platform has them: starting, ends, signals, the parent's death.
+ */
+#include "entries.h"
 #include "plat_bed.h"
-
-#include <dirent.h>
 
 static tercio__exit end_of(int handle, int pid)
 {
@@ -347,18 +349,6 @@ static void *fork_in_thread(void *argument)
         grandchild(scene, false);
     (void)!read(scene->ready[0], &byte, 1); /* not before it listens to our end */
     return NULL;
-}
-
-/* Those included that were joined, and are not gone yet. */
-static size_t count_listed_threads(void)
-{
-    DIR *folder = opendir("/proc/self/task");
-    size_t n = 0;
-    while (folder && readdir(folder))
-        n++;
-    if (folder)
-        closedir(folder);
-    return n;
 }
 
 /* The child: has a grandchild, and waits to be killed. */

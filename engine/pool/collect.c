@@ -225,7 +225,6 @@ static void take_record(tercio__worker *worker, const tercio__record *record, co
         break;
     case TERCIO__REC_START:
     case TERCIO__REC_INIT:
-        worker->failed = true;
         words = take_whole(pool, &entry, blocks, payload, &view);
         tercio__pool_fail(pool, record->status == TERCIO_ETABLE ? TERCIO_ETABLE : TERCIO_ESTART, &entry, blocks, words,
                           NULL);

@@ -55,7 +55,7 @@ static int new_channel(tercio__worker *worker)
         sender->map.words->cpu = pool->options.cpu_ids[worker->index % pool->options.n_cpu_ids];
     worker->family = sender->map.words->family = pool->page->takes_children ? tercio__family_new() : 0;
     sender->map.words->begun = worker->begun = tercio__now();
-    worker->goodbye = worker->alive = worker->failed = worker->struck = worker->is_lost = false;
+    worker->goodbye = worker->alive = worker->struck = worker->is_lost = false;
     worker->offered_at = worker->stuck_at = 0;
     tercio__order_anew(worker);
     worker->seen_done = worker->seen_work = 0;

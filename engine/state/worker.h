@@ -27,7 +27,6 @@ struct tercio__worker {
     int state;       /* TERCIO_STATE_NONE, _START (also while it lives), _EXIT (asked to end), _DEAD */
     bool goodbye;    /* it ended on purpose */
     bool alive;      /* it has said so */
-    bool failed;     /* it could not start */
     bool struck;     /* we have killed it */
     int pid, handle; /* 0, -1: a thread, or none */
     uint64_t family; /* what it starts, until that was killed with it; 0: is left alone */

@@ -7,8 +7,7 @@ a new one for each task.
 
 from __future__ import annotations
 
-import builtins
-import sys
+from tercio._modules import loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,11 +30,11 @@ def framed(function: Any) -> Any:
     if type(function) is _Function and function.__module__ not in _LOOKING:
         return function
     bare: Any = function
-    partial: Any = getattr(sys.modules.get("functools"), "partial", ())
+    partial: Any = getattr(loaded("functools"), "partial", ())
     while isinstance(bare, partial):
         bare = bare.func
     for module, names in _LOOKING.items():
-        there = builtins if module == "builtins" else sys.modules.get(module)
+        there = loaded(module)
         if any(bare is getattr(there, name, framed) for name in names):
             return Framed(function, bare.__qualname__)
     return function

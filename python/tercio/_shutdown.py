@@ -77,7 +77,7 @@ def terminate_all() -> None:
     from tercio import _forkserver
 
     _forkserver.close()
-    tracker = sys.modules.get("tercio._tracker")
+    tracker = loaded("tercio._tracker")
     if tracker is not None:
         tracker.settle()
     if errors:

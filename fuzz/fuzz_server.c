@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Both ends of the forkserver's protocol, fed with messages of any bytes and any descriptors. Whatever comes, all
- * descriptors are closed in the end. Nothing is forked: a start is refused by the system here.
+ * Both ends of the forkserver's protocol, fed with messages of any bytes and any descriptors. All descriptors are
+ * closed in the end. Nothing is forked: a start is refused by the system here.
  */
 #include <dirent.h>
 #include <stdlib.h>

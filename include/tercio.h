@@ -399,8 +399,8 @@ typedef struct {
     uint64_t cookie;  /* comes back in each of its results */
     const tercio_bytes *parts;
     size_t n_parts; /* at least 1 */
-    bool attended;  /* whoever pushes waits for the result right away (tercio_wait): host->notify has nothing to tell */
-    /* Whoever pushes will push again at once, or call tercio_run_flush before it does anything else that may take long
+    bool attended;  /* the caller waits for the result right away (tercio_wait): host->notify has nothing to report */
+    /* The caller will push again at once, or call tercio_run_flush before it does anything else that may take long
      * (tercio_wait, tercio_next with a timeout, tercio_run_end and tercio_run_close flush by themselves): where the run's
      * messages are quick, workers may be woken for several at a time, and 20 ms later than they might have been. */
     bool more;

@@ -27,7 +27,7 @@
  * Up: the worker writes a record (struct tercio__record and its bytes) behind up_tail and then stores the new
  * up_tail (R3). What lies behind up_tail when a worker dies was never said. The parent reads up to up_tail (A3),
  * copies the records out and stores up_head (R4); the worker reads it when it needs room (A4).
- * Who looks for news looks at up_told instead, which follows up_tail only where the worker would ring: each answer is
+ * A reader that looks for news reads up_told instead, which follows up_tail only where the worker would ring: each answer is
  * said before the next item begins, but a line that another CPU polls is not written for each.
  * Records never wrap: where one doesn't fit before the end of the ring, a record of kind PAD fills the rest; where
  * there is no room for a whole header, nothing says so.
@@ -95,7 +95,7 @@
 enum { TERCIO__EMPTY, TERCIO__READY, TERCIO__TAKEN, TERCIO__REVOKED }; /* low two bits of slot.word */
 enum { TERCIO__GATE_CLOSED, TERCIO__GATE_OPEN, TERCIO__GATE_DEAD };
 enum { TERCIO__STOP_NO, TERCIO__STOP_DRAINED, TERCIO__STOP_NOW }; /* when the ring is empty; before the next item */
-/* channel.asleep. Who sleeps for work wakes for anything but room: it has all that it may want. */
+/* channel.asleep. A worker that sleeps for work wakes for anything but room: it has all the room that it may want. */
 enum { TERCIO__AWAKE, TERCIO__ASLEEP, TERCIO__ASLEEP_FOR_ROOM };
 /* caller_wants, supervisor_wants: what is wanted, in the low bits, and above them the number of the announcement. */
 enum { TERCIO__WANT_NOTHING, TERCIO__WANT_LOW_WATER, TERCIO__WANT_ANY };

@@ -136,7 +136,7 @@ struct segment *tercio__segment_add(tercio__arena *arena, uint64_t need, int *er
         arena->segments = more;
         arena->room_segments = room;
     }
-    /* Whoever handed ranges out before may have left the end anywhere; a page more makes up for it. */
+    /* Ranges that were handed out before may have left the end anywhere; a page more makes up for it. */
     s->offset = atomic_fetch_add_explicit(arena->file_end, size, memory_order_relaxed);
     if (s->offset % arena->page) {
         s->offset = atomic_fetch_add_explicit(arena->file_end, size + arena->page, memory_order_relaxed);

@@ -205,7 +205,7 @@ static void reap_arena(tercio__worker *worker)
     }
 }
 
-/* Who dies of itself while it starts will do so again; who is killed has perhaps just met somebody who kills. */
+/* A worker that dies of itself while it starts will do so again; one that was killed may just have been hit by chance. */
 static uint64_t still_born_limit(const tercio__exit *how)
 {
     return how->signal == SIGKILL ? STILLBORN_BY_KILL : STILLBORN;

@@ -78,7 +78,7 @@ static void hand_out_exits(tercio_pool *pool, void (*on_exit)(void *user, const 
     }
 }
 
-/* Who sleeps until there is room, or until its messages are answered and it has none, waits for nothing any more. */
+/* A caller that sleeps until there is room, or that has no messages under way, waits for nothing any more: it is rung. */
 static void close_to_work(tercio_pool *pool)
 {
     if (pool->ending != TERCIO__OPEN)

@@ -28,8 +28,8 @@ static void leave_thread(tercio__worker *worker)
     pthread_detach(worker->thread);
     worker->thread_runs = false;
     tercio__worker_gone(worker, &unknown);
-    /* Whoever looks for news looks at a channel where none can come. Without memory for it, the old one stays until
-     * the next start. */
+    /* Callers that look for news get a channel where none can come. Without memory for it, the old one stays until the
+     * next start. */
     void *empty = aligned_alloc(64, (size_t)worker->pool->channel_bytes);
     if (empty) {
         tercio__stop_spinners(worker->pool);

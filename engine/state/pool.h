@@ -43,7 +43,7 @@ enum {
     TERCIO__SUPERVISOR_RELEASED /* it may end */
 };
 
-/* Who is in tercio__pool_wait. */
+/* A caller in tercio__pool_wait, on its own stack. */
 typedef struct tercio__pool_waiter {
     struct tercio__pool_waiter *next;
     int waits_on; /* the caller bell; or, where there is a leader, a bell of its own */

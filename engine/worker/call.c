@@ -278,7 +278,7 @@ int tercio_commit(tercio_call *call, int status, int code, const tercio_bytes *p
     if (call->timed) {
         (void)tercio__note_longest(call, call->slot->index + call->item - 1, now - since);
         now = tercio__now();
-        /* Whoever reads the time twice around the item gets the two that belong together. */
+        /* A reader that reads the time before and after the item gets the two that belong together. */
         STORE(words->item_sequence, call->sequence << 32 | call->item, release);
         tercio__at("commit: next item named");
         STORE(words->item_since, call->item < call->slot->n_items ? now : 0, release);

@@ -46,8 +46,8 @@ static void note_now(tercio_call *call)
     call->n_unnoted = 0;
 }
 
-/* A look at the clock costs as much as a small message, so of quick ones in a row some share it. Whatever is counted
- * from call->now, a limit above all, looks first. Returns: whether it has looked. */
+/* A look at the clock costs as much as a small message, so of quick ones in a row some share it. What counts from
+ * call->now, a limit above all, looks first. Returns: whether it has looked. */
 static bool note_work(tercio_call *call)
 {
     call->n_unnoted++;

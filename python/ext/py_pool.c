@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Pool: an engine's pool with what Python adds to it. Who may be where:
+ * Pool: an engine's pool with what Python adds to it. Threads in it:
  *
  *   - The engine's pool goes away in pool_close alone, and only when no thread is inside it without the GIL
  *     (`inside`, counted under `gate`). `closing` is set first, under the GIL; nobody goes in after that.

@@ -3,9 +3,9 @@
  * Results of applied tasks. A result finds its AsyncResult by cookie: a slot's number and generation in the pool's table,
  * which owns the AsyncResult until then.
  *
- * Who takes results out is the run's pumper: one thread at a time, so that callbacks run one after another in the
- * order in which tasks finished. It is whoever wants a result (get, wait, ready, wait_idle), or, when nobody does, the
- * supervisor's thread (async_notify). A thread that finds a pumper at work waits on a pipe of its own until the
+ * The run's pumper takes results out: one thread at a time, so that callbacks run one after another in the order in
+ * which tasks finished. It is a thread that wants a result (get, wait, ready, wait_idle) or, while there is none, the
+ * supervisor's (async_notify). A thread that finds a pumper at work waits on a pipe of its own until the
  * pumper has its result or leaves. A callback may ask for results itself: the pumper may enter again.
  *
  * An AsyncResult is ready once its callback has returned, exactly once, in apply_complete.

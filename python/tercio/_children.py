@@ -67,7 +67,7 @@ def _is_refusal(error: OSError) -> bool:
 
 
 class _Worker:
-    """A worker as multiprocessing wants to handle a process. Who ends one gets another: the pool replaces it."""
+    """A worker as multiprocessing wants to handle a process. The pool replaces one that is ended."""
 
     def __init__(self, session: Session, pid: int) -> None:
         self.session = session

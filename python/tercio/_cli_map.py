@@ -268,7 +268,7 @@ def run(options: argparse.Namespace) -> int:
         complain(f"tercio map: {error}")
         return EXIT_USAGE
     except BrokenPipeError:
-        # Who read our results has enough. Python flushes once more at its end, and must not find the pipe again.
+        # The reader of our results has enough. Python flushes once more at its end, and must not find the pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except WriteError as error:

@@ -1,7 +1,7 @@
 """Exceptions on their way home, and the ones that the pool makes itself.
 
 A worker sends an exception as a small tree: how to make it again, the chain behind it, and the text that a person
-wants to see. Whatever can't be made again faithfully arrives as CannotPickleExceptionError with the same text.
+wants to see. An exception that can't be made again faithfully arrives as CannotPickleExceptionError with the same text.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def acquire(user: object) -> None:
     except ImportError:
         pass
     with _file.lock:
-        # Who goes without a word is noted by C code: in Python's a KeyboardInterrupt could be raised, and lost.
+        # A pool that is collected is noted by C code: in Python's a KeyboardInterrupt could be raised, and lost.
         _users[id(user)] = weakref.ref(user, _gone.append)
         _prune()
         if _file.users > 0 and _file.fd >= 0:

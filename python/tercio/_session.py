@@ -1,7 +1,7 @@
 """The live workers behind a WorkerPool: started when needed, started anew when what they were started with changed.
 
 A pool has one session for life; the session has a `_core.Pool` while there are workers. The lock covers the start
-alone. Whoever waits for work holds no lock, so that another thread can terminate.
+alone. A thread that waits for work holds no lock, so that another thread can terminate.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ static void test_view_outlives_everything(void **state)
         tercio__arena_delete(bed.arena);
         if (!heap)
             assert_int_equal(fcntl(fd, F_GETFD), -1); /* not held open by a view */
-        /* Whatever has the number by now isn't written to. */
+        /* Another file that has the number by now isn't written to. */
         int stranger = heap ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (!heap) {
             assert_int_equal(stranger, fd);

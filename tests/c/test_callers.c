@@ -134,7 +134,7 @@ static void *finish_it(void *data)
     return NULL;
 }
 
-/* Whoever finishes waits for the others' work, whoever drives it. */
+/* A caller that finishes waits for the others' work, whichever of them leads. */
 static void finished_while_others_wait(void **state)
 {
     for (int round = 0; round < (SLOW ? 5 : 30); round++) {
@@ -359,7 +359,7 @@ static void *map_until_closed(void *data)
     return NULL;
 }
 
-/* Whoever has nothing under way, and sleeps until there is room, hears that no more is taken. */
+/* A caller that has nothing under way, and sleeps until there is room, learns that no more is taken. */
 static void finished_while_others_go_on(void **state)
 {
     enum { CALLERS = 3 };

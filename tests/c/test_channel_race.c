@@ -90,7 +90,7 @@ static void *read_on(void *data)
     return NULL;
 }
 
-/* Who is told that there is no room sleeps until up_head is another than the one it knows: that one must leave none. */
+/* A worker that finds no room sleeps until up_head differs from the one that it knows, so that one must leave none. */
 static void no_room_is_no_room_that_is_known(void **state)
 {
     enum { FILLINGS = 5000000 };

@@ -389,7 +389,7 @@ static bool strike(const char *method, unsigned act, uint32_t side, uint32_t how
         (void)kill(atomic_load(&faults->victim), SIGCONT);
     }
     alarm(BOUND_SECONDS);
-    /* Whoever loses its parent becomes a child of this process: when there is none, nobody is left. */
+    /* A process that loses its parent becomes a child of this one: when there is none, nobody is left. */
     while ((pid = waitpid(-1, &status, 0)) > 0 || errno == EINTR)
         if (pid == player)
             end = status;

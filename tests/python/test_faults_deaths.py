@@ -451,7 +451,7 @@ def test_parent_killed_while_it_starts(process_method, nested, tmp_path):
             family = descendants(parent.pid)
             parent.kill()
             left = until_gone(family, 10)
-            # Whoever still held the pipe would keep us here: its end is the last descendant's.
+            # A process that still held the pipe would keep us here: its end is the last descendant's.
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
             parent.stdout.read()

@@ -33,7 +33,7 @@ def wait(value):
         gate.read(1)
 
 if __name__ == "__main__":
-    # Who has begun a second task has counted its first ones.
+    # A worker that has begun a second task has counted its first ones.
     with WorkerPool(3, start_method=sys.argv[2], keep_alive=True) as pool:
         pool.map(abs, range(6), chunk_size=1)
         pool.map(wait, range(3), chunk_size=1)

@@ -196,8 +196,8 @@ int tercio__lifeline(int ends[2])
 }
 
 /* The kernel kills us when the last writer of the pipe is gone: a signal of our choice for news on a descriptor, and
- * SIGKILL is one that no task can block. Nobody ever writes. Who gets it belongs to the open file, so each worker opens
- * one of its own; it stays open. Where the system can't do that we are left with the other means. */
+ * SIGKILL is one that no task can block. Nobody ever writes. The receiver of the signal is a property of the open file, so
+ * each worker opens one of its own; it stays open. Where the system can't do that we are left with the other means. */
 static void hold_on_to(int line)
 {
     char path[32];

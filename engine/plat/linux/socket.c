@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Message sockets that carry descriptors. Whatever goes wrong, a descriptor that arrived is either handed to the
- * caller or closed.
+ * Message sockets that carry descriptors. A descriptor that arrived is either handed to the caller or
+ * closed, also on an error.
  */
 #include <errno.h>
 #include <string.h>

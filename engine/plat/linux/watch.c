@@ -5,8 +5,8 @@
  * end is readable, and stays so. (The child can't hold the pipe's other end itself: its own children would hold it
  * too, and a death would be heard when the last of them ends.)
  *
- * The thread takes no lock while it waits or ends, so a fork may happen at any of its instructions. Who starts the
- * next one, or counts threads, joins those that are done. In a forked child the list is of threads that it doesn't
+ * The thread takes no lock while it waits or ends, so a fork may happen at any of its instructions. The thread that
+ * starts the next one, or counts threads, joins those that are done. In a forked child the list is of threads that it doesn't
  * have, and is forgotten.
  */
 #include <errno.h>

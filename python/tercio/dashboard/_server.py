@@ -1,7 +1,7 @@
 """The dashboard's web server. Runs in a process of its own, and imports nothing of a program that reports to it.
 
-Who reads needs to reach the port, and to ask for it by a name that is ours (another site's page whose name was made
-to point here has a different one). Who reports needs the token.
+A reader needs to reach the port, and to ask for it by a name that is ours (another site's page whose name was made
+to point here has a different one). A program that reports needs the token.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ int tercio__struct_check(const void *from, size_t known, size_t least)
     return 0;
 }
 
-int tercio__struct_read(void *to, size_t to_size, const void *from, size_t least)
+static int read_struct(void *to, size_t to_size, const void *from, size_t least)
 {
     memset(to, 0, to_size);
     if (tercio__struct_check(from, to_size, least))
@@ -57,13 +57,13 @@ int tercio__host_check(const tercio_host *host)
 
 int tercio__options_read(tercio_options *to, const tercio_options *from)
 {
-    return tercio__struct_read(to, sizeof *to, from, offsetof(tercio_options, method));
+    return read_struct(to, sizeof *to, from, offsetof(tercio_options, method));
 }
 
 int tercio__map_options_read(tercio_map_options *to, const tercio_map_options *from)
 {
     if (from) {
-        int error = tercio__struct_read(to, sizeof *to, from, sizeof from->size);
+        int error = read_struct(to, sizeof *to, from, sizeof from->size);
         return error == 0 && !(to->timeout >= 0) ? TERCIO_EINVAL : error; /* below 0, or not a number */
     }
     memset(to, 0, sizeof *to);

@@ -11,9 +11,7 @@
  * Returns: 0; TERCIO_EINVAL: NULL (map options may be NULL: all defaults), no size, or fields that we don't know. */
 int tercio__options_read(tercio_options *to, const tercio_options *from);
 int tercio__map_options_read(tercio_map_options *to, const tercio_map_options *from);
-/* Any other struct; `least` is the smallest size that ever was. */
-int tercio__struct_read(void *to, size_t to_size, const void *from, size_t least);
-/* The same look at a struct that stays where it is. */
+/* The same look at a struct that stays where it is; `least` is the smallest size that ever was. */
 int tercio__struct_check(const void *from, size_t known, size_t least);
 /* A host's callbacks up to `signals` were there from the first version on. */
 int tercio__host_check(const tercio_host *);

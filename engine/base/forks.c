@@ -113,12 +113,6 @@ static void forget_all(void)
         atomic_store(&words[i], 0);
 }
 
-void tercio__owned_forked(void)
-{
-    if (!forks_a_worker) /* such a child may close all that it has, and others get their numbers */
-        forget_all();
-}
-
 static bool is_among(int fd, const int *keep, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -160,7 +154,8 @@ static void enter_child(void)
 {
     atomic_fetch_add(&forks, 1);
     atomic_fetch_add(&generation, 1);
-    tercio__owned_forked();
+    if (!forks_a_worker) /* such a child may close all that it has, and others get their numbers */
+        forget_all();
     tercio__signals_forked(true);
 }
 

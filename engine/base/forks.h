@@ -28,7 +28,5 @@ void tercio__owned_fork(bool begins);
 bool tercio__owned_forks_a_worker(void); /* this thread has begun one */
 /* In the worker: closes all but those of `keep`. */
 void tercio__owned_drop(const int *keep, size_t n);
-/* In a child that was forked, by whomever, before anything else. */
-void tercio__owned_forked(void);
 
 #endif

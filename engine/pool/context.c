@@ -13,8 +13,9 @@
 #include "state/pool.h"
 #include "tercio.h"
 
-int tercio__pack(tercio_pool *pool, const tercio_bytes *parts, size_t n_parts, tercio_block *block,
-                 tercio_block **blocks, size_t *n_blocks)
+/* Packs parts into pinned blocks. */
+static int pack(tercio_pool *pool, const tercio_bytes *parts, size_t n_parts, tercio_block *block,
+                tercio_block **blocks, size_t *n_blocks)
 {
     tercio__assert_locked(pool);
     tercio__packed packed = {.magic = TERCIO__MAGIC, .head_size = parts[0].size, .n_blocks = n_parts - 1};
@@ -68,7 +69,7 @@ int tercio__context_new(tercio_pool *pool, const tercio_bytes *parts, size_t n_p
     tercio__context *context = calloc(1, sizeof *context);
     if (context == NULL)
         return TERCIO_ENOMEM;
-    int error = tercio__pack(pool, parts, n_parts, &context->block, &context->parts, &context->n_parts);
+    int error = pack(pool, parts, n_parts, &context->block, &context->parts, &context->n_parts);
     if (error) {
         free(context);
         return error;

@@ -11,9 +11,6 @@ int tercio__context_new(tercio_pool *, const tercio_bytes *parts, size_t n_parts
 void tercio__context_unref(tercio_pool *, tercio__context *);
 /* Keeps the context until the pool and its threads are gone: a thread that was left behind may open it yet. */
 void tercio__context_strand(tercio_pool *, tercio__context *);
-/* Packs parts into pinned blocks. */
-int tercio__pack(tercio_pool *, const tercio_bytes *parts, size_t n_parts, tercio_block *block, tercio_block **blocks,
-                 size_t *n_blocks);
 /* One block, without parts of its own, of pieces one behind the other. */
 int tercio__pack_pieces(tercio_pool *, const tercio_bytes *pieces, size_t n, tercio_block *block);
 /* tercio__context_unref there: its blocks are left alone. */

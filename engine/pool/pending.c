@@ -18,7 +18,8 @@
 #include "state/pool.h"
 #include "tercio.h"
 
-void tercio__insert_pending(tercio_pool *pool, tercio__chunk *chunk)
+/* Behind those of its run that come before it, else in front. */
+static void insert(tercio_pool *pool, tercio__chunk *chunk)
 {
     tercio__assert_locked(pool);
     tercio__chunk **at = &pool->pending, **here = at;
@@ -128,7 +129,7 @@ int tercio__requeue(tercio__worker *worker, uint64_t sequence, bool seen)
     }
     tercio__keep_mark(chunk);
     pool->pending_bytes += copy_bytes(chunk);
-    tercio__insert_pending(pool, chunk);
+    insert(pool, chunk);
     /* The ring's bytes stay spent until the worker passes them, but nothing is owed for them any more. */
     from->over = true;
     from->run = NULL;

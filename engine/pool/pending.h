@@ -23,8 +23,7 @@ void tercio__take_back(tercio_pool *, tercio_run *);
 void tercio__cancel_pending(tercio_pool *, tercio__chunk *);
 /* What is pending, of one run or of all (NULL), is dropped without an answer. */
 void tercio__drop_pending(tercio_pool *, tercio_run *);
-/* Puts a message on pending: behind those of its run that come before it, else in front. */
-void tercio__insert_pending(tercio_pool *, tercio__chunk *);
-void tercio__unlink_pending(tercio_pool *pool, tercio__chunk **at, tercio_run *run);
+/* Takes out the message at *at, which is one of the run, and frees it. */
+void tercio__unlink_pending(tercio_pool *, tercio__chunk **at, tercio_run *);
 
 #endif
